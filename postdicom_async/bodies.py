@@ -21,7 +21,7 @@ class Body(Protocol):
         ...
 
     def open(self) -> AsyncGenerator[bytes, None]:
-        """Return a fresh stream of the body; close it where it is not read to its end."""
+        """Return a fresh stream of the body; close it if it is not read to its end."""
         ...
 
 
@@ -37,6 +37,6 @@ class BytesBody:
         return len(self.data)
 
     async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield the data in pieces, so that its progress is seen."""
+        """Yield the data in pieces, so that progress can be reported."""
         for start in range(0, len(self.data), _PIECE):
             yield self.data[start : start + _PIECE]

@@ -17,7 +17,7 @@
     ├── LedgerUnusable         the ledger of a job: damaged, of a newer version, or of another job
     │   └── LedgerLocked           another process runs that job
     ├── LimitReached           a guard of a job: more would be deleted than is allowed
-    └── JobStopped             somebody told a running job to stop; it can be gone on with
+    └── JobStopped             somebody told a running job to stop; it can be resumed
 
 An exception holds an operation's name, a status, the server's reason (masked, see ``http/redaction.py``), how
 many attempts were made and whether a repeat can help. It never holds a URL, a header, a body, a credential or
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class TransferReport(Protocol):
-    """What every report of a transfer says; those of ``postdicom_async.results`` say more."""
+    """The common part of all transfer reports; those of ``postdicom_async.results`` have more."""
 
     @property
     def counts(self) -> Mapping[Any, int]:
@@ -80,9 +80,9 @@ class PostdicomError(Exception):
         attempts: how many requests were made.
         temporary: whether the same call may succeed later.
         retry_after: seconds the server asked to wait, None when it did not say.
-        report: what a bulk transfer had done before this ended it; None for anything else.
-        origin: where in this package it arose, ``module:function:line`` from the outside in, without any value. The
-            traceback does not say so: frames hold arguments, so they do not leave (see ``face.py``).
+        report: what a bulk transfer had done before this error ended it; None for other calls.
+        origin: where in this package it was raised, ``module:function:line`` from the outside in, without any value.
+            The traceback does not show this: frames hold arguments, so they are removed (see ``face.py``).
     """
 
     temporary_by_default = False
@@ -130,15 +130,16 @@ class PostdicomError(Exception):
 
 
 class UsageError(PostdicomError, ValueError):
-    """An argument is wrong; nothing was sent. The message begins with the argument, where it is about one.
+    """An argument is wrong; nothing was sent. The message begins with the argument's name, if it is about one.
 
     Attributes:
-        argument: its name as the caller writes it, such as ``"limit"`` or ``"tls.key"``; None where it is about none.
+        argument: its name as the caller writes it, such as ``"limit"`` or ``"tls.key"``; None if no argument is to
+            blame.
         problem: what is wrong with it: the message without its name.
     """
 
     def __init__(self, problem: str, *, argument: str | None = None, operation: str | None = None) -> None:
-        # The message is made here alone, so that what it says and what ``argument`` says cannot differ.
+        # The message is built only here, so that it cannot disagree with ``argument``.
         super().__init__(f"{argument}: {problem}" if argument else problem, operation=operation)
         self.argument = argument
         self.problem = problem
@@ -155,7 +156,7 @@ class ConnectionFailed(PostdicomError):
 
 
 class OutcomeUnknown(ConnectionFailed):
-    """A request that changes data left and no answer came: it was done, or not. Search before doing it again."""
+    """A request that changes data was sent and got no answer: it may have been done. Search before repeating it."""
 
     temporary_by_default = False
 
@@ -185,7 +186,7 @@ class ProtocolError(PostdicomError):
 class LocalFileError(PostdicomError):
     """A local file or folder could not be read or written (missing, not permitted, disk full).
 
-    ``disk_full`` is True where space, or a quota of it, is used up: nothing helps but making room.
+    ``disk_full`` is True if the disk, or a quota, is full: nothing helps but making room.
     """
 
     disk_full = False
@@ -212,10 +213,10 @@ class LedgerLocked(LedgerUnusable):
 
 
 class JobStopped(PostdicomError):
-    """A running job was told to stop: by ``Job.stop``, ``postdicom jobs stop`` or its page. It can be gone on with."""
+    """A running job was told to stop: by ``Job.stop``, ``postdicom jobs stop`` or its page. It can be resumed."""
 
     temporary_by_default = True
 
 
 class LimitReached(PostdicomError):
-    """A guard stopped a job: it would delete more than it may. Nothing was deleted beyond it."""
+    """A guard stopped a job that would delete more than allowed. Nothing beyond the limit was deleted."""

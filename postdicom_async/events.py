@@ -1,7 +1,7 @@
-"""What the engine meets on its way, told to ``Settings.on_event`` as it happens. Pure.
+"""What the engine encounters while it works, reported to ``Settings.on_event`` as it happens. Pure.
 
-Events hold what may be logged as it is: names of operations, counts, seconds, statuses. Nothing private: no address, no
-UID, no word of a server, no credential.
+Events may be logged as they are: they hold names of operations, counts, seconds, statuses, and nothing private: no
+address, no UID, none of a server's words, no credential.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class AttemptFailed:
 
     Attributes:
         operation: what it was for, for example ``"store instances"``.
-        attempt: which one of its call, from 1 on.
-        failure: ``"NOT_SENT"``, ``"REFUSED"``, ``"UNAVAILABLE"`` or ``"LOST"``: what became of it, as far as is known.
+        attempt: its number within the call, from 1.
+        failure: ``"NOT_SENT"``, ``"REFUSED"``, ``"UNAVAILABLE"`` or ``"LOST"``: what happened to it, as far as known.
         status: the HTTP status, None when no answer came.
         next_in: seconds until the next attempt.
     """
@@ -44,11 +44,11 @@ class CredentialsRefreshed:
 @public_face
 @dataclass(frozen=True, slots=True)
 class ArchiveSilent:
-    """A request waited in vain: the archive did not answer, stopped taking or sending data, or crawled.
+    """A request timed out: the archive did not answer, stopped taking or sending data, or was too slow.
 
     Attributes:
         operation: what it was for.
-        silences: how often that has happened in this call; requests side by side count once.
+        silences: how often that has happened in this call; parallel requests count once.
     """
 
     operation: str
@@ -58,7 +58,7 @@ class ArchiveSilent:
 @public_face
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """A call ends with an error: no repeat would help, or there were enough.
+    """A call ends with an error: a repeat would not help, or there were too many.
 
     Attributes:
         operation: what it was for.
@@ -77,4 +77,4 @@ class GaveUp:
 
 Event: TypeAlias = AttemptFailed | CredentialsRefreshed | ArchiveSilent | GaveUp
 OnEvent: TypeAlias = Callable[[Event], None]
-"""Called with each event, in the event loop: it should be quick. What it raises is logged by its class, and ignored."""
+"""Called with each event, in the event loop, so keep it short. An exception is ignored; its class is logged."""

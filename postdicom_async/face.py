@@ -1,14 +1,14 @@
-"""Where a call ends for its caller: what an exception may still carry when it leaves this package.
+"""The boundary to the caller: what an exception may still carry when it leaves this package.
 
-A traceback keeps every frame it went through, and a frame keeps its variables: filters, passwords, keys, the URL of a
-request. Error trackers send those. So one rule holds for every public call, made by the decorator `public_face`:
+A traceback keeps every frame it passed through, and a frame keeps its variables: filters, passwords, keys, the URL of a
+request. Error trackers send those. So one rule holds for every public call, enforced by the decorator `public_face`:
 
 * Frames of this package, and of the libraries that it calls, are cut out of the traceback of whatever leaves. The
-  caller's own stay, those of a callback that raised among them, with all that the callback called.
-* What was caught in here on the way does not hang on it as a cause or context.
+  caller's own stay, including those of a callback that raised, with everything that the callback called.
+* Exceptions caught in this package on the way are not attached as cause or context.
 
-It holds for cancellations too: ``asyncio.timeout`` hands one on as the cause of its ``TimeoutError``. What is cut is
-not lost to whoever looks for the reason: ``PostdicomError.origin`` names the places, without a value.
+It holds for cancellations too: ``asyncio.timeout`` passes one on as the cause of its ``TimeoutError``. The reason is
+not lost: ``PostdicomError.origin`` names the places that were cut out, without any value.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _LIBRARIES = sys.stdlib_module_names | {
     "platformdirs", "pydicom", "python_socks", "rich", "sniffio", "socksio", "starlette", "typer", "typing_extensions",
     "tzdata", "uvicorn", "uvloop", "websockets", "yarl",
 }  # fmt: skip
-"""What this package calls. A frame of these is the caller's when the caller's own code called it."""
+"""The libraries this package calls. Their frames count as the caller's if the caller's own code called them."""
 
 _PROTOCOL = frozenset({"__init__", "__aenter__", "__aexit__", "__aiter__", "__anext__", "__enter__", "__exit__"})
 _MARK = "_postdicom_face"
 
 
 def public_face(thing: _Thing) -> _Thing:
-    """Let exceptions leave a function, or the public methods and properties of a class, only as said above.
+    """Clean exceptions that leave a function, or the public methods and properties of a class, as described above.
 
-    A class's inherited methods are among them where the bases are of this package. Signatures stay as they are.
+    Methods inherited from bases in this package are included. Signatures stay as they are.
     """
     if not isinstance(thing, type):
         return _faced(thing)  # type: ignore[return-value]  # the same to callers
@@ -83,7 +83,7 @@ def _faced(function: _Wrapped) -> _Wrapped:
     return made
 
 
-# A bare ``raise`` does not put the frame it stands in back into the traceback: these three are not in it either.
+# A bare ``raise`` does not add its own frame to the traceback again, so these three wrappers are not in it either.
 
 
 def _of_function(function: _Wrapped) -> _Wrapped:
@@ -131,16 +131,16 @@ def _of_generator(function: _Wrapped) -> _Wrapped:
 
 
 class translated(Generic[_Error]):  # noqa: N801 - used as a statement: ``with translated(...)``
-    """``with translated(OSError, to):`` - what of these kinds is raised inside leaves as what ``to`` makes of it.
+    """``with translated(OSError, to):`` - an exception of these kinds raised inside leaves as ``to(error)``.
 
-    Nothing of the original hangs on the new one, neither a frame of it nor itself as its context: it may hold a URL or
-    a header. ``raise ... from None`` in a handler hides it only. Where ``to`` returns None, or the error itself, the
-    error goes through as it is. It may be used again and again, not at once.
+    Nothing of the original is attached to the new one, neither its frames nor itself as context: it may hold a URL or a
+    header. ``raise ... from None`` in a handler only hides it. If ``to`` returns None, or the error itself, the error
+    passes unchanged. An object may be used repeatedly, but not concurrently.
     """
 
     @overload
     def __init__(self, kinds: type[_Error], to: Callable[[_Error], BaseException | None]) -> None: ...
-    @overload  # a checker makes Exception of two kinds otherwise
+    @overload  # otherwise type checkers join two kinds to Exception
     def __init__(
         self: translated[_Error | _Other],
         kinds: tuple[type[_Error], type[_Other]],
@@ -154,7 +154,7 @@ class translated(Generic[_Error]):  # noqa: N801 - used as a statement: ``with t
         self._behind: BaseException | None = None
 
     def __enter__(self) -> None:
-        self._behind = sys.exc_info()[1]  # what the caller is handling stays behind whatever leaves
+        self._behind = sys.exc_info()[1]  # an exception the caller is already handling stays as the context
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -163,7 +163,7 @@ class translated(Generic[_Error]):  # noqa: N801 - used as a statement: ``with t
         new = self._to(error) if isinstance(error, self._kinds) else None
         if new is None or new is error:
             return
-        del kind, error, trace  # this frame will be in the new one's traceback
+        del kind, error, trace  # this frame will be in the new exception's traceback, and must hold nothing
         try:
             raise new
         finally:
@@ -174,7 +174,7 @@ class translated(Generic[_Error]):  # noqa: N801 - used as a statement: ``with t
 
 
 def cut_frames(error: BaseException) -> None:
-    """Cut this package's frames out of an exception and of all that hangs on it."""
+    """Cut this package's frames out of an exception and of its causes and contexts."""
     waiting, seen = [error], {id(error)}
     while waiting:
         one = waiting.pop()
@@ -216,7 +216,7 @@ def _drop_what_was_caught_here(error: BaseException) -> None:
 
 
 def _was_caught_here(other: BaseException, error: BaseException) -> bool:
-    """Whether the exception behind another is this package's affair: a traceback begins where it was caught.
+    """Whether a cause or context was caught inside this package: a traceback begins where it was caught.
 
     A cancellation stays, without its frames: anyio looks for it there.
     """
@@ -242,7 +242,7 @@ def _home(frame: FrameType) -> str:
 
 
 def _place(step: TracebackType) -> Iterator[str]:
-    """Yield where a frame of ours stands: module, function and line, and never a value."""
+    """Yield the position of a frame of ours: module, function and line, and never a value."""
     module = str(step.tb_frame.f_globals.get("__name__", ""))
     if module != __name__:
         yield f"{module.removeprefix(_PACKAGE + '.')}:{step.tb_frame.f_code.co_qualname}:{step.tb_lineno}"

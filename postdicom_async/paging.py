@@ -1,4 +1,4 @@
-"""Results that come in pages, read as a stream; each page is asked for when the one before it is used up."""
+"""Results that come in pages, read as a stream; each page is requested when the one before it is used up."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _T = TypeVar("_T")
 _TURN = 0.01  # seconds
 
 Convert: TypeAlias = "Callable[[DicomJson, list[str]], _T | Generator[None, None, _T]]"
-"""Makes a result of what came, noting warnings; a generator where that takes long: its steps leave others a turn."""
+"""Converts a DICOM JSON object to a result, adding warnings; a generator if that is slow, so that others get turns."""
 
 
 class Turns:
-    """Lets the event loop go on during work that takes long: ``await turns()`` often."""
+    """Lets the event loop continue during long work: ``await turns()`` often."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
 
     async def __call__(self) -> None:
-        """Give the others a turn if it is time."""
+        """Let other tasks run if it is time."""
         if time.monotonic() - self._since > _TURN:
             await asyncio.sleep(0)
             self._since = time.monotonic()
@@ -38,12 +38,12 @@ class Turns:
 class Results(Generic[_T]):
     """Results of a search or of a metadata request, fetched as they are read.
 
-    ``async for item in results``, ``await results.all()`` or ``await results.first()``. Each of them asks the archive
-    anew. ``raw`` gives the same results as DICOM JSON objects.
+    ``async for item in results``, ``await results.all()`` or ``await results.first()``. Each of them sends new
+    requests. ``raw`` gives the same results as DICOM JSON objects.
 
     Attributes:
-        warnings: what the archive (``Warning`` header) or the reading of its answer had to say, so far; and how many
-            results are not what the filters on UIDs, dates and Patient ID ask for.
+        warnings: warnings so far, of the archive (``Warning`` header) and of parsing its answers; and how many results
+            do not match the filters on UIDs, dates and Patient ID.
     """
 
     def __init__(
@@ -52,9 +52,10 @@ class Results(Generic[_T]):
         convert: Convert[_T],
         prepare: Callable[[], Awaitable[object] | None] = lambda: None,
     ) -> None:
-        """Take what gives pages and what converts results.
+        """Take a function that yields pages and one that converts results.
 
-        ``prepare`` begins, beside the first request, what ``convert`` needs; it is waited for before it is needed.
+        ``prepare`` starts, in parallel with the first request, what ``convert`` needs; it is awaited before the first
+        conversion.
         """
         self.warnings: list[str] = []
         self._pages = pages
@@ -67,7 +68,8 @@ class Results(Generic[_T]):
         async with _closing(self._pages(None, self.warnings)) as pages:
             async for page in pages:
                 page.reverse()
-                while page:  # none is held longer than needed: the more there are, the longer Python's collector takes
+                # no result is held longer than needed: the more there are, the longer Python's garbage collector takes
+                while page:
                     yield await self._converted(page.pop(), turns, ready)
                     await turns()
 
@@ -76,7 +78,7 @@ class Results(Generic[_T]):
         return [item async for item in self]
 
     async def first(self) -> _T | None:
-        """Return the first result, or None; only one is asked for."""
+        """Return the first result, or None; only one is requested."""
         ready = self._prepare()
         async with _closing(self._pages(1, self.warnings)) as pages:
             async for page in pages:
@@ -108,7 +110,7 @@ class Results(Generic[_T]):
 
 @asynccontextmanager
 async def _closing(pages: AsyncIterator[list[DicomJson]]) -> AsyncGenerator[AsyncIterator[list[DicomJson]], None]:
-    """Close what gives pages when it is left early, so that its connection is free at once."""
+    """Close the page generator when it is left early, so that its connection is free at once."""
     try:
         yield pages
     finally:

@@ -44,11 +44,11 @@ class Status(StrEnum):
 
     STORED = "stored"
     WARNED = "warned"
-    """Stored, and the archive says it changed or dropped something; see ``reason``."""
+    """Stored, but the archive says it changed or dropped something; see ``reason``."""
     DUPLICATE = "duplicate"
     """Byte for byte the same as another source of this upload; sent once at most."""
     PRESENT = "present"
-    """There already: the archive says that it has it, or the folder holds it whole. Not moved."""
+    """Already there: the archive says that it has it, or the folder holds it whole. Not transferred."""
     SAVED = "saved"
     """Downloaded: whole under its final name, checked to be what was asked for, and durable (``settings.fsync``)."""
     FAILED = "failed"
@@ -56,12 +56,12 @@ class Status(StrEnum):
     UNCONFIRMED = "unconfirmed"
     """Sent, but nothing proves that the archive holds it; see ``reason``."""
     MISSING = "missing"
-    """The archive lists it, and it did not arrive."""
+    """The archive lists it, but it did not arrive."""
     REFUSED = "refused"
     """A part of an answer that is not DICOM, not what was asked for, or a second copy; its data was dropped."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
-    """It could not be read, changed while it was, is cut off, or does not say which instance it is; see ``reason``."""
+    """It could not be read, changed meanwhile, is cut off, or does not say which instance it is; see ``reason``."""
 
 
 _IN_ARCHIVE = frozenset({Status.STORED, Status.WARNED, Status.DUPLICATE, Status.PRESENT})
@@ -70,18 +70,18 @@ _ACCEPTABLE = _IN_ARCHIVE | {Status.SAVED, Status.NOT_DICOM}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one instance, or of one source that is none.
+    """What became of one instance, or of one source that is not an instance.
 
     Attributes:
         where: of an upload the source: a path, or a label such as ``"dataset 3"``, as the caller would name it; of a
             download the file that holds it now; empty where there is none.
         status: see `Status`.
-        uids: what the instance says it is; None when it could not be read.
+        uids: the UIDs in the instance; None if it could not be read.
         size: bytes of the instance.
         reason_code: Failure Reason (0008,1197) or Warning Reason (0008,1196), when the archive gave one.
         reason: that code's name in PS3.18, or what went wrong here.
         patient_order_uuid: the order that holds it, when the service named it (Cloud API).
-        temporary: whether the same source may make it later: the network or the archive was at fault, not the source.
+        temporary: whether the same source may succeed later: the network or the archive was at fault, not the source.
     """
 
     where: str = field(repr=False)
@@ -105,7 +105,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether it is where it was to go, or is nothing to move; else it needs attention."""
+        """Whether it is where it should be, or there was nothing to transfer; otherwise it needs attention."""
         return self.status in _ACCEPTABLE
 
 
@@ -115,8 +115,8 @@ class UploadReport:
     """Every source of an upload, with exactly one outcome each, in the order they were read.
 
     Attributes:
-        outcomes: one entry a source; with ``report=`` they are in that file, and here are only those that need
-            attention, at most 10,000 of them.
+        outcomes: one entry per source; with ``report=`` they are in that file, and only those that need attention are
+            here, at most 10,000 of them.
         counts: number of outcomes by status; statuses that did not occur are absent.
         bytes_sent: instance bytes that reached the archive, repeats not counted.
         seconds: wall time.
@@ -176,9 +176,9 @@ class DownloadReport:
         seconds: wall time.
         listing: how completeness was checked with the archive; see `ListingCheck`.
         transfer_syntax_as_stored: False when the archive only answered to a request that lets it transcode.
-        contradicted: the archive's own words are wrong: it lists nothing or not all of what arrived, or counts less.
-            So whether it is all cannot be told, and `ok` is False. An archive that cannot be asked contradicts nothing.
-        failed: an error ended it, the one that carries this report; nothing is then known to be complete.
+        contradicted: the archive's own list or count is wrong: it lists nothing or not all of what arrived, or counts
+            less. So completeness is unknown, and `ok` is False. An archive that cannot be asked contradicts nothing.
+        failed: the error that carries this report ended the download; it is not known to be complete.
     """
 
     saved: tuple[Outcome, ...] = field(repr=False)
@@ -195,7 +195,7 @@ class DownloadReport:
 
     @property
     def ok(self) -> bool:
-        """True when it came to its end, nothing is missing or refused, and the archive's own list agrees."""
+        """True if the download finished, nothing is missing or refused, and the archive's own list agrees."""
         return not (self.failed or self.missing or self.refused or self.contradicted)
 
 
@@ -215,7 +215,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How far a transfer is. Bytes only grow, and a repeat never counts a byte twice."""
+    """How far a transfer is. Bytes never decrease, and a repeat never counts a byte twice."""
 
     instances_done: int
     instances_total: int | None
@@ -232,7 +232,7 @@ class BytesMoved:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFinished:
-    """One instance reached its outcome."""
+    """One instance has its outcome."""
 
     totals: Totals
     outcome: Outcome

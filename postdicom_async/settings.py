@@ -22,7 +22,7 @@ GIB = 1024 * MIB
 
 
 def _require_seconds(group: object, where: str, names: Iterable[str]) -> None:
-    """Refuse what is not a finite number above 0."""
+    """Raise `UsageError` unless all values are finite numbers above 0."""
     for name in names:
         value = getattr(group, name)
         if not _is_number(value) or not 0 < value < math.inf:
@@ -30,7 +30,7 @@ def _require_seconds(group: object, where: str, names: Iterable[str]) -> None:
 
 
 def _require_at_least(group: object, where: str, least: dict[str, int]) -> None:
-    """Refuse what is below its least value, 0 where none is named; what is declared an int must be one."""
+    """Raise `UsageError` for a value below its minimum, 0 if none is named; fields declared int must be ints."""
     for one in fields(group):  # type: ignore[arg-type]  # called by dataclasses only
         value, lowest = getattr(group, one.name), least.get(one.name, 0)
         whole = one.type == "int"
@@ -48,17 +48,17 @@ class Timeouts:
     """How long an archive may be silent or slow. A whole body has no limit: a large study takes as long as it moves.
 
     Only waiting for the network counts. Waiting for a free connection (``limits.connections``) or for a callable that
-    gives credentials does not, nor does a caller who is slow to take an answer or to give what is to be sent.
+    returns credentials does not, nor does a caller who is slow to read an answer or to supply the data to send.
 
     Attributes:
         connect: to open a connection, TLS included.
-        idle_write: without the archive taking more of the body being sent, which is handed over in pieces of up to
+        idle_write: while the archive takes no more of the body being sent, which is written in pieces of up to
             ``limits.piece`` and buffered by the system.
         answer: from the last byte sent to the head of the answer (an archive may index before it answers).
         search_answer: the same for searches, where ``answer`` is not shorter.
         idle_read: without a byte of the answer's body.
-        least_rate: bytes of a body a second, sent or received; less of them over ``least_rate_window`` ends the
-            request. 0 lets everything pass.
+        least_rate: bytes of a body per second, sent or received; a lower rate over ``least_rate_window`` ends the
+            request. 0 turns this off.
         least_rate_window: seconds of waiting over which that is counted; where silence may last longer (``idle_read``,
             ``idle_write``), as long as that.
         deadline: seconds that one call may take in all, with its repeats, pages, rounds and waits; None for no limit.
@@ -98,8 +98,8 @@ class Retry:
         cap: the longest back-off of our own.
         max_retry_after: a server that asks to wait longer ends the call with `RateLimited`.
         budget: repeats a session may make in a burst; each request that succeeds earns back a tenth.
-        max_silences: how often in a row one call, of however many requests, waits in vain for an archive that is
-            silent or crawls. Then it asks no more. In uploads of the Cloud API, for each socket.
+        max_silences: how many time-outs in a row one call, of however many requests, accepts from an archive that is
+            silent or too slow. After that it makes no more requests. In uploads of the Cloud API, per socket.
     """
 
     max_attempts: int = 5
@@ -125,12 +125,12 @@ class Limits:
         page_size: results asked for per search request.
         batch_instances: instances in one store request.
         batch_bytes: bytes in one store request; a larger instance goes alone.
-        parallel_stores: store requests at once during an upload, at most: it begins with three, goes on to more while
-            the whole gets faster, and steps back where the archive refuses or does not answer in time.
-        parallel_retrieves: retrieve requests at once during a download, at most: one at first, then as many as make it
-            faster.
-        parallel_searches: searches and requests for metadata at once, and lookups of PostDICOM's operations; the other
-            connections are left to transfers.
+        parallel_stores: the most store requests in parallel during an upload: it begins with three, goes up while that
+            raises throughput, and steps back if the archive refuses or does not answer in time.
+        parallel_retrieves: the most retrieve requests in parallel during a download: one at first, then as many as make
+            it faster.
+        parallel_searches: searches and requests for metadata in parallel, and lookups of PostDICOM's operations; the
+            other connections are left to transfers.
         piece: bytes read from or written to disk at a time.
         json_bytes: an answer that is read as a whole: of a store, of the Cloud API, for the doctor.
         json_item_bytes: one result of a search, one instance's metadata. They are read one by one as they arrive, and
@@ -138,8 +138,8 @@ class Limits:
         error_bytes: how much of an error's body is read.
         in_memory_bytes: one instance, frame or rendering returned in memory.
         parts: parts of one multipart answer.
-        expansion: the largest ratio a compressed answer may unpack to. Metadata of many instances that are much alike
-            packs up to about 175 to 1; a bomb of gzip is about 1000 to 1.
+        expansion: the largest ratio a compressed answer may unpack to. Metadata of many similar instances compresses up
+            to about 175 to 1; a gzip bomb about 1000 to 1.
     """
 
     connections: int = 16
@@ -172,7 +172,7 @@ class Tls:
         certificate: PEM file of the client certificate, with its chain; may hold the key too.
         key: PEM file of the client key, when it is a file of its own.
         key_password: the key's password.
-        accept_any_certificate: turn verification off. Patient data then goes to whoever answers.
+        accept_any_certificate: turn verification off. Patient data then goes to any server that answers.
     """
 
     ca_file: Path | None = None
@@ -182,7 +182,7 @@ class Tls:
     accept_any_certificate: bool = False
 
     def __post_init__(self) -> None:
-        """Make paths of texts; refuse values of other kinds."""
+        """Convert texts to paths; refuse values of other types."""
         for name in ("ca_file", "certificate", "key"):
             value = getattr(self, name)
             if isinstance(value, str) and value:
@@ -209,13 +209,13 @@ class Settings:
             also run in the event loop instead of a thread.
         chunked_upload: send store requests chunked instead of with an exact Content-Length. Some archives
             answer 200 to a chunked request and store nothing.
-        on_event: is told what the engine meets on its way, in the event loop: see `postdicom_async.events`. What it
-            raises is logged by its class, and ignored.
-        before_request: is awaited before every request to the archive, a repeat too, and before a connection is taken
-            for it, so that whoever waits in it holds none: for a rate of requests. It may take any time: that is no
-            silence of the archive. ``timeouts.deadline`` and ``retry.max_seconds`` count it. What it raises ends the
-            call. Not asked for are requests of a callable that gives credentials, and messages on the Cloud API's
-            sockets.
+        on_event: called in the event loop with what the engine encounters: see `postdicom_async.events`. An exception
+            it raises is ignored; its class is logged.
+        before_request: awaited before every request to the archive, including repeats, and before a connection is taken
+            for it, so that a call waiting in it holds none: use it to limit the request rate. It may take any time:
+            that is not silence of the archive, but counts towards ``timeouts.deadline`` and ``retry.max_seconds``. An
+            exception ends the call. It is not called for requests of a callable that returns credentials, or for
+            messages on the Cloud API's sockets.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -231,7 +231,7 @@ class Settings:
     before_request: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse members of another class."""
+        """Refuse members of the wrong class."""
         for name, kind in _MEMBERS.items():
             if not isinstance(getattr(self, name), kind):
                 raise UsageError(f"give {kind.__name__}(...)", argument=name)

@@ -35,7 +35,7 @@ class PatientIds(StrEnum):
 
 @dataclass(frozen=True)
 class Anonymizing:
-    """What is changed in every file before it is sent."""
+    """Options for anonymising every file before it is sent."""
 
     PANEL: ClassVar[str] = "Anonymising"
 
@@ -91,7 +91,7 @@ class Anonymizing:
     ] = None
 
     def rules(self, *, writes: bool = True) -> Anonymization | None:
-        """Return what was asked for, None for nothing; without ``writes`` no map of UIDs is written.
+        """Return the rules, None without anonymisation; without ``writes`` no map of UIDs is written.
 
         Raises:
             UsageError: a tag, a value, the table or the secret is wrong, or an option does nothing without another.
@@ -109,7 +109,7 @@ class Anonymizing:
         if self.uid_map is not None and not self._changes_uids:
             raise UsageError("--uid-map: no UID becomes another one without --anonymize-uids")
         secret = self._secret()
-        if self.anonymize_patient_ids is not None and secret is None:  # half a study would be another patient's
+        if self.anonymize_patient_ids is not None and secret is None:  # half a study would belong to another patient
             raise UsageError(f"--anonymize-patient-ids: set {_SECRET}, or give --anonymize-secret-file")
         how: dict[str, Any] = {
             "secret": secret,
@@ -120,7 +120,7 @@ class Anonymizing:
             how["remap_uids"] = self.anonymize_uids
         make = self._maker()
         made = make(rules, **how)
-        # The map is opened last, so that no mistake leaves one behind.
+        # The map is opened last, so that a wrong option leaves none behind.
         return made if self.uid_map is None or not writes else make(rules, **how, uid_map=UidMap(self.uid_map))
 
     def _maker(self) -> Callable[..., Anonymization]:
@@ -141,9 +141,9 @@ class Anonymizing:
         return self.anonymize_uids or self.anonymize_profile is AnonymizeProfile.BASIC
 
     def again(self, *, skips_existing: bool, knows_copies: bool = False) -> str:
-        """Return what the same command would do after an upload that ended early.
+        """Return what repeating the command would do after an upload that ended early.
 
-        ``knows_copies`` says that it tells a copy that was sent from the original under the same UID.
+        ``knows_copies``: it can tell an anonymised copy from the original with the same UID.
         """
         if self._changes_uids and self._secret() is None:
             return f"sends everything once more under other UIDs, for want of {_SECRET}"

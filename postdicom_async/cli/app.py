@@ -24,9 +24,9 @@ _EPILOG = (
 
 
 def app(words: Sequence[str] | None = None) -> typer.Typer:
-    """Return the command with all its commands, or with those alone that ``words`` name.
+    """Return the command with all its subcommands, or only with those that ``words`` name.
 
-    Making one takes a millisecond, importing it more, and there are dozens.
+    Building one takes a millisecond, importing it more, and there are dozens.
     """
     made = _filled(COMMANDS, words)
     made.callback(invoke_without_command=True, epilog=_EPILOG)(_start)
@@ -34,7 +34,10 @@ def app(words: Sequence[str] | None = None) -> typer.Typer:
 
 
 def _filled(group: CommandGroup, words: Sequence[str] | None) -> typer.Typer:
-    """Return a group with what ``words`` name in it; where they name nothing there, with all names but empty groups."""
+    """Return a group with the commands that ``words`` name in it.
+
+    If they name none, with all names but empty groups.
+    """
     commands, groups = dict(group.commands), dict(group.groups)
     named, *rest = [*_behind_dashes(words or ()), ""]
     if named in commands:
@@ -84,7 +87,7 @@ def _start(
         raise typer.Exit(2)
 
 
-# --- every command by its words ---------------------------------------------------------------------------------------
+# --- the table of commands ---------------------------------------------------------------------------------------
 
 
 class CommandGroup(NamedTuple):
@@ -92,9 +95,9 @@ class CommandGroup(NamedTuple):
 
     Attributes:
         text: what the help says of it.
-        commands: by their words, where they are: ``module.function`` in this folder, for PostDICOM's operations with
-            the API behind it: ``module.function.cloud``.
-        groups: further groups in it, by their words.
+        commands: by name, ``module.function`` in this folder; for PostDICOM's operations followed by the API:
+            ``module.function.cloud``.
+        groups: its subgroups, by name.
     """
 
     text: str
@@ -200,4 +203,4 @@ COMMANDS: Final = CommandGroup(
         }),
     },
 )  # fmt: skip
-"""What the command ``postdicom`` itself takes."""
+"""The commands and groups of ``postdicom`` itself."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def account(call: OperationCall) -> int:
     """Show the users of the account, and the institutions each may work in.
 
-    With --json, one object in the service's own names, without anything else that it tells of the account.
+    With --json, one object with the service's own names, without its other data about the account.
     """
 
     async def read() -> Sequence[User]:
@@ -119,7 +119,7 @@ def _list(call: OperationCall, what: tuple[str, str]) -> int:
 
 @vendor_command("groups.create")
 def create_group(call: OperationCall) -> int:
-    """Connect patient orders in a new group, and write its UUID."""
+    """Put patient orders into a new group, and write its UUID."""
     made: VendorAnswer = call.run()
     return tell_made(call, made, made.get_uuid("ConnectedGroupUuid"), "group made")
 
@@ -140,7 +140,7 @@ def remove_orders(call: OperationCall) -> int:
 def flags(call: OperationCall) -> int:
     """List the flags that patient orders can have, by their groups."""
     found: VendorAnswer = call.run()
-    # Each flag with the fields of its group, whatever they are called; nothing where that is no such list.
+    # Each flag with the fields of its group, whatever their names; nothing if the answer has another form.
     rows = [
         {**{name: value for name, value in group.items() if not isinstance(value, list)}, **flag}
         for group in _objects_in(found.raw)

@@ -1,7 +1,7 @@
-"""The options that say which archive, as whom and how; the clients they make, and the secrets that are asked for.
+"""Connection options: which archive, which user, how; the clients made from them, and prompts for secrets.
 
-What is typed outranks the environment, and both outrank the profile that is named, field by field. A secret is never an
-option: where else it comes from says `postdicom_async.profiles.secrets`.
+The command line outranks the environment, and both outrank the profile, field by field. A secret is never an option:
+see `postdicom_async.profiles.secrets` for its sources.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ProfileOption:
 
 @dataclass(frozen=True)
 class NetworkOptions(ProfileOption):
-    """How whatever service is reached."""
+    """Network options for every service."""
 
     ca_file: Annotated[Path | None, _file("--ca-file", "PEM file of authorities to trust besides the system's.")] = None
     client_cert: Annotated[
@@ -138,7 +138,7 @@ class NetworkOptions(ProfileOption):
     ] = None
 
     def apply_to(self, profile: profiles.Profile) -> profiles.Profile:
-        """Return a profile with these options in the place of what it says.
+        """Return the profile overridden by these options.
 
         Raises:
             UsageError: an option names a file that is not there.
@@ -151,10 +151,10 @@ class NetworkOptions(ProfileOption):
         # A pair: the profile's key does not fit another certificate.
         if self.client_cert is not None or self.client_key is not None:
             given |= {"client_cert": self.client_cert, "client_key": self.client_key}
-        # From the environment it is weaker than what the profile says of this archive alone.
+        # From the environment it is weaker than the profile, which is about this archive.
         if self.proxy and ("proxy" in self.typed or not profile.proxy):
             given["proxy"] = self.proxy
-        # The profile's shares for stores and retrieves are of another total.
+        # The profile's limits for stores and retrieves refer to its own total.
         if self.connections is not None:
             given |= {"connections": self.connections, "parallel_stores": None, "parallel_retrieves": None}
         return replace(
@@ -178,7 +178,7 @@ class NetworkOptions(ProfileOption):
 
 @dataclass(frozen=True)
 class _ArchiveLogin(ProfileOption):
-    """Which archive, and as whom."""
+    """Which archive, and which user."""
 
     url: Annotated[
         str | None,
@@ -209,12 +209,12 @@ class _DicomwebOptions(NetworkOptions, _ArchiveLogin):  # the fields of the last
     """One archive that speaks DICOMweb, as the command line names it."""
 
     def archive(self, kind: DialectName, *, is_given: bool = False) -> profiles.Profile:
-        """Return which archive this is, secrets apart: that of the profile, changed by what else is given.
+        """Return the archive without its secrets: the profile, overridden by the options.
 
         Without a profile it has no name, and is of this kind; with one only where the kind ``is_given`` too.
 
         Raises:
-            UsageError: there is no address, no such profile, or not for this.
+            UsageError: there is no address or no such profile, or it is of another kind.
         """
         found = self.load_named("url", self.url)
         if found is None:
@@ -238,7 +238,7 @@ class PostdicomOptions(_DicomwebOptions):
     """One archive, for commands that speak to PostDICOM only."""
 
     def client(self) -> PostDicom:
-        """Return PostDICOM's client, not yet open; asks for a password if there is none and somebody to ask.
+        """Return PostDICOM's client, not yet open; prompts for a missing password on a terminal.
 
         Raises:
             UsageError: an option is missing or wrong.
@@ -264,7 +264,7 @@ class ConnectionOptions(_DicomwebOptions):
     ] = DialectName.DICOMWEB
 
     def client(self) -> DicomWeb:
-        """Return the client, not yet open; asks for a password if there is none and somebody to ask.
+        """Return the client, not yet open; prompts for a missing password on a terminal.
 
         Raises:
             UsageError: an option is missing or wrong.
@@ -281,7 +281,7 @@ class ConnectionOptions(_DicomwebOptions):
 
 @dataclass(frozen=True)
 class _CloudLogin(ProfileOption):
-    """In whose name, and where."""
+    """The user to act for, and the institution and folder."""
 
     user: Annotated[
         str | None,
@@ -310,10 +310,10 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
     """One account of the Cloud API, as the command line names it."""
 
     def archive(self) -> profiles.Profile:
-        """Return which account this is, keys apart; without ``--profile`` it has no name.
+        """Return the account without its keys; without ``--profile`` it has no name.
 
         Raises:
-            UsageError: there is no such profile, or not of the Cloud API.
+            UsageError: there is no such profile, or it is not for the Cloud API.
         """
         found = self.load_named("router_url", self.router_url)
         if found is None:
@@ -325,7 +325,7 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
         return self.apply_to(found)
 
     def client(self) -> CloudApi:
-        """Return its client, not yet open; asks for keys that are missing if there is somebody to ask.
+        """Return its client, not yet open; prompts for missing keys on a terminal.
 
         Raises:
             UsageError: an option or a key is missing or wrong.
@@ -335,7 +335,7 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
         profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
         settings, keys = self.settings(profile), profiles.keys_of(profile, ask=asking())
         client = profiles.cloud_client(profile, keys, settings, assumed[0])
-        output.conceal(*keys)  # every request holds them, and an answer may repeat what it was sent
+        output.conceal(*keys)  # every request contains them, and an answer may echo the request
         return client
 
 
@@ -343,7 +343,7 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
 
 
 def asking() -> profiles.Ask | None:
-    """Return what asks somebody for a secret; None if nobody is there."""
+    """Return a function that prompts for a secret; None without a terminal."""
     return (lambda prompt: _ask(output.clean(prompt))) if _somebody_is_there() else None
 
 
@@ -354,17 +354,17 @@ def _somebody_is_there() -> bool:
 def _ask(prompt: str) -> str:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", getpass.GetPassWarning)  # it would echo what is typed
+            warnings.simplefilter("error", getpass.GetPassWarning)  # getpass would echo the input
             return getpass.getpass(prompt)
     except (EOFError, getpass.GetPassWarning):
         return ""
 
 
 def find_share_password(*, wanted: bool) -> str | None:
-    """Return the password for a share: POSTDICOM_SHARE_PASSWORD, else what is typed twice if ``wanted``, else None.
+    """Return the password for a share: POSTDICOM_SHARE_PASSWORD, else one typed twice if ``wanted``, else None.
 
     Raises:
-        UsageError: the variable is empty, there is nobody to ask, or nothing or not the same was typed.
+        UsageError: the variable is empty, there is no terminal, or the input was empty or differed.
     """
     found = os.environ.get("POSTDICOM_SHARE_PASSWORD")
     if found == "":

@@ -1,4 +1,4 @@
-"""``postdicom copy``, ``sync`` and ``verify``: whole archives, as jobs that survive whatever ends them."""
+"""``postdicom copy``, ``sync`` and ``verify``: whole archives, as jobs that can always be resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _Sample: TypeAlias = Annotated[
 
 @dataclass(frozen=True)
 class CopyOptions:
-    """What is moved, and how it is proven."""
+    """What is moved, and how it is verified."""
 
     PANEL: ClassVar[str] = WHAT
 
@@ -114,7 +114,7 @@ class CopyOptions:
 
 
 class Delete(StrEnum):
-    """Which of what the source no longer has is deleted at the target."""
+    """Which instances that the source no longer has are deleted at the target."""
 
     COPIED = "copied"
     ALL = "all"
@@ -133,8 +133,8 @@ def copy(
 ) -> int:
     """Move what SOURCE has and TARGET has not.
 
-    The same command again goes on where it stopped, whatever ended it. Every instance that was found has an end:
-    done, present, excluded, failed or unconfirmed.
+    The same command continues where it stopped, whatever ended it. Every instance found ends as done, present,
+    excluded, failed or unconfirmed.
     """
     ends.check()
     rules = anonymizing.rules(writes=not moving.dry_run)
@@ -170,7 +170,7 @@ def sync(
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
-    """Do what copy does, and with --delete remove at TARGET what SOURCE no longer has."""
+    """Copy like the command copy, and with --delete remove from TARGET what SOURCE no longer has."""
     ends.check()
     asked = {"delete": "" if delete is None else delete.value}
     told = JobOutput(common.quiet, as_json, error_if_nothing)
@@ -190,7 +190,7 @@ def _run(
     asked: dict[str, Any],
     **of_the_run: Any,
 ) -> int:
-    """Run what was asked for, or show what it would do: ``of_the_run`` and how it is proven are nothing to that."""
+    """Run the job, or show a dry run, which ignores ``of_the_run`` and the verification."""
     from postdicom_async import jobs
 
     asked |= {"full": moving.full, "first": first_studies(moving.first), "job": job.job, "new": job.new}
@@ -261,7 +261,7 @@ def share_of(text: str, option: str) -> float:
     """Return a percentage as a share, 0 to 1.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a percentage.
     """
     try:
         percent = float(text.strip().removesuffix("%"))

@@ -24,7 +24,7 @@ def doctor(
     common: Common,
     as_json: Annotated[bool, typer.Option("--json", help="Write the report as one JSON document.")] = False,
 ) -> int:
-    """Look at an archive and tell how it behaves, beside what is assumed of it.
+    """Examine how an archive behaves, compared with what is assumed of it.
 
     Only reads: nothing is stored, changed or deleted. The report holds no patient data, UID, user name, address or text
     of the archive's, so it can be attached to a bug. Ends with 0 if the archive can be used with these settings.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _STOPS_ALL = (AuthenticationFailed, ConnectionFailed, LocalFileError, RateLimited, UsageError)
-"""What would happen to the next one just the same."""
+"""Errors that the next item would meet as well."""
 
 
 class RetrieveLevel(StrEnum):
@@ -113,7 +113,7 @@ def targets_of(level: RetrieveLevel, uids: list[str]) -> list[tuple[str, ...]]:
 
 
 def _end_of(results: list[Result], *, error_if_nothing: bool) -> tuple[Exit, str | None]:
-    """Return the exit code, and in one line why it is not 0."""
+    """Return the exit code, and one line that explains a code other than 0."""
     code = code_of_all([_code_of(result) for result in results])
     if code is not Exit.OK:
         return code, failure_text(results)
@@ -143,7 +143,7 @@ class _Job:
     progress: Progress | None = None
 
     async def run(self) -> None:
-        """Download everything; what is not there is noted, what concerns all of them raises."""
+        """Download everything; a missing item is recorded, an error that concerns all of them is raised."""
         async with self.archive:
             for target in self.targets:
                 try:
@@ -151,7 +151,7 @@ class _Job:
                 except _STOPS_ALL:
                     raise
                 except PostdicomError as error:
-                    # Of one alone the error is that of the command; of several the rest is tried.
+                    # A single item's error is the command's; of several, the others are still tried.
                     if len(self.targets) == 1:
                         raise
                     output.error(f"{target[-1]}: {output.in_options(error)}")
@@ -176,7 +176,7 @@ class _Job:
         return report
 
     def unfinished(self, error: PostdicomError | Interrupted) -> Result:
-        """Return what is known of the item that was under way."""
+        """Return the partial result of the item under way."""
         target = self.targets[len(self.results)] if len(self.results) < len(self.targets) else ()
         seen = self.progress
         report = None if isinstance(error, Interrupted) else getattr(error, "report", None)
@@ -198,22 +198,22 @@ def _tell(results: list[Result], error: object, *, as_json: bool, quiet: bool) -
         output.note(f"before it ended: {text}; the same command again fetches only the rest")
 
 
-# --- what downloads came to -------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------------
 
 
 _LISTINGS: tuple[str, ...] = ("unavailable", "not asked", "compared", "counted")
-"""The weakest check first: several downloads together are checked as well as the one that was checked least."""
+"""The weakest check first: several downloads count as checked like the least checked one."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The end of one study, series or instance that was asked for.
+    """The result of one requested study, series or instance.
 
     Attributes:
         target: its UIDs, from the study down.
-        report: what the library says; None where it did not come so far.
-        error: why it failed, None if it did not.
-        seen: the progress of it, for when there is no report.
+        report: the library's report; None if it ended before that.
+        error: the error, None on success.
+        seen: its progress, for use without a report.
     """
 
     target: tuple[str, ...]
@@ -257,7 +257,7 @@ def summary_text(results: Iterable[Result]) -> str:
 
 
 def failure_text(results: Iterable[Result]) -> str:
-    """Return one line on what did not go well."""
+    """Return one line on what failed."""
     results = list(results)
     numbers = _numbers(results)
     failed = sum(result.error is not None for result in results)
@@ -270,17 +270,17 @@ def failure_text(results: Iterable[Result]) -> str:
 
 
 def was_contradicted(results: Iterable[Result]) -> bool:
-    """Return whether the archive's own list or count contradicts what came, so that nothing shows that it is all."""
+    """Whether the archive's own list or count contradicts what arrived, so that completeness is not shown."""
     return any(result.report.contradicted for result in results if result.report is not None)
 
 
 def was_unchecked(results: Iterable[Result]) -> bool:
-    """Return whether something came of which the archive could not be asked whether it is all."""
+    """Whether something arrived whose completeness the archive could not confirm."""
     return _listing(result for result in results if result.error is None) == "unavailable"
 
 
 def document(results: Iterable[Result]) -> dict[str, Any]:
-    """Return what a JSON document says of all of them."""
+    """Return the content of the JSON document."""
     results = list(results)
     items = [item for result in results for item in _items(result)]
     return {

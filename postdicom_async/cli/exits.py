@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What a script learns from the command."""
+    """The exit codes of the command."""
 
     OK = 0
     ITEMS_FAILED = 1
-    """Some items failed, or the archive's answer cannot be worked with."""
+    """Some items failed, or the archive's answer is unusable."""
     USAGE = 2
     """An option, an address or a local path is wrong; nothing was sent."""
     NOT_FOUND = 3
@@ -34,13 +34,13 @@ class Exit(IntEnum):
     TEMPORARY = 5
     """The same command may succeed later: the network, an archive that is busy or out of order."""
     VERIFICATION = 6
-    """What was verified is not at the target as it should be."""
+    """Verification found missing or different instances at the target."""
     LEDGER = 7
     """Another process runs this job, or its ledger cannot be used."""
     LIMIT = 8
-    """A limit is reached: space is used up, or more would be deleted than is allowed."""
+    """A limit is reached: a disk is full, or more would be deleted than allowed."""
     NOTHING = 9
-    """There was nothing to do, and --error-if-nothing asked to be told so."""
+    """There was nothing to do, and --error-if-nothing was given."""
     INTERRUPTED = 130
 
 
@@ -66,7 +66,7 @@ class Interrupted(Exception):
 
 
 def code_of(error: PostdicomError) -> Exit:
-    """Return the exit code for an exception of the library: by who must act, else by whether a repeat can help."""
+    """Return the exit code for a library exception: by who has to act, or by whether a retry can help."""
     for kind, code in _BY_TYPE:
         if isinstance(error, kind):
             return code

@@ -54,7 +54,7 @@ def contents(
 def create(call: OperationCall) -> int:
     """Make a folder, and write its UUID.
 
-    If no answer comes, the folder may have been made or not: search before doing it again.
+    If no answer comes, the folder may or may not have been created: search before you repeat this.
     """
     made: Folder = call.run()
     return tell_made(call, made, made.folder_uuid, "folder made")

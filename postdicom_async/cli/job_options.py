@@ -27,7 +27,7 @@ JobName: TypeAlias = Annotated[
 
 
 class ProofLevel(StrEnum):
-    """What is proven when everything was moved."""
+    """What is verified after everything was moved."""
 
     NONE = "none"
     LISTED = "listed"
@@ -36,7 +36,7 @@ class ProofLevel(StrEnum):
 
 @dataclass(frozen=True)
 class EndArguments:
-    """From where, to where."""
+    """Source and target."""
 
     source: Annotated[
         str,
@@ -49,16 +49,16 @@ class EndArguments:
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The same.")]
 
     def check(self, *, target_exists: bool = False) -> None:
-        """Refuse a folder that is a profile without its colon, and one that is not there or not mounted.
+        """Refuse a folder that is really a profile without its colon, and one that is missing or not mounted.
 
         Raises:
-            UsageError: which.
+            UsageError: one of them; the message says which.
         """
         for end, what, must_exist in ((self.source, "SOURCE", True), (self.target, "TARGET", target_exists)):
             folder = _folder(end, what)
             if folder is None:
                 continue
-            # Without its colon the name of an archive is a folder, and the copy would be made on this disk instead.
+            # A profile's name without the colon is a folder's name: the copy would go to this disk instead.
             is_name = end in profiles.profile_names() if re.fullmatch(r"[\w.-]+", end) else False
             if is_name and not folder.is_dir():
                 raise UsageError(f"{what}: write {end}: for the archive of that name; a folder would be ./{end}")
@@ -86,7 +86,7 @@ class JobFile:
 
 @dataclass(frozen=True)
 class Pacing:
-    """How fast and when. All but the patience may be changed while it runs: postdicom jobs set."""
+    """Rates and time windows. All but the patience can be changed while it runs: postdicom jobs set."""
 
     PANEL: ClassVar[str] = PACE
 
@@ -117,7 +117,7 @@ class Pacing:
     ] = 12.0
 
     def pace(self) -> Pace:
-        """Return it as the library takes it.
+        """Return the library's `Pace`.
 
         Raises:
             UsageError: a rate or a window makes no sense.
@@ -128,7 +128,7 @@ class Pacing:
 
 
 def _folder(end: str, what: str) -> Path | None:
-    """Return the folder that a text names as an end, None for what is no folder."""
+    """Return the folder that the text of an end names, None if it is not a folder."""
     from postdicom_async.jobs import parse_end
 
     try:
@@ -158,7 +158,7 @@ def first_studies(file: Path | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Machines:
-    """Which machines do the work."""
+    """The scheduler whose workers do the work."""
 
     PANEL: ClassVar[str] = "Other machines"
 
@@ -182,10 +182,10 @@ class Machines:
     ] = None
 
     def given(self) -> Scheduler | None:
-        """Return the scheduler, None where this process does the work.
+        """Return the scheduler, None if this process does the work.
 
         Raises:
-            UsageError: the address or a file cannot be used; other machines without TLS.
+            UsageError: the address or a file is unusable, or another machine is named without TLS.
         """
         if self.scheduler is None:
             if (self.scheduler_ca, self.scheduler_cert, self.scheduler_key) != (None, None, None):

@@ -1,4 +1,4 @@
-"""Runs a job to its end on the terminal: progress while it runs, what it came to, and the exit code."""
+"""Runs a job on the terminal: progress while it runs, then the summary and the exit code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BAD = (State.FAILED, State.UNCONFIRMED)
 
 @dataclass(frozen=True)
 class JobOutput:
-    """How a job is told."""
+    """How a job's progress and result are written."""
 
     quiet: bool
     as_json: bool
@@ -49,9 +49,9 @@ class RunLimits:
     """How long a job may run, in seconds.
 
     Attributes:
-        seconds: it is stopped after these, and can be resumed.
-        probe: it runs for a minute, to see how fast it is.
-        every: so long after its end it begins again.
+        seconds: it is stopped after this time, and can be resumed.
+        probe: run for a minute only, to measure the speed.
+        every: the pause between its end and the next run.
     """
 
     seconds: float | None = None
@@ -60,27 +60,27 @@ class RunLimits:
 
 
 def run_job(begin: Callable[[], Awaitable[Job]], telling: JobOutput, limits: RunLimits = RunLimits()) -> int:
-    """Begin a job, wait for its end, tell what it came to; return the exit code.
+    """Start a job, wait for its end, write the result; return the exit code.
 
     Raises:
-        PostdicomError: it could not go on. The same command goes on where it stopped.
+        PostdicomError: it could not continue. The same command resumes it.
         Interrupted: the user stopped it.
     """
     begun: list[Job] = []
     before: list[int] = []
 
     async def work() -> tuple[Summary, str]:
-        """Return what it came to, and what ended it before its end."""
+        """Run the job; return its summary, and the error that ended it early."""
         loop = asyncio.get_running_loop()
         most = _PROBED if limits.probe else limits.seconds
         deadline = None if most is None else loop.time() + most
         while True:
             async with await begin() as job:
                 begun[:] = [job]
-                # With --json the document names the job: where all is well, standard error stays empty.
+                # With --json the document names the job, so standard error stays empty on success.
                 async with JobProgress(job, quiet=telling.quiet, says_name=not telling.as_json) as progress:
                     summary, why = await _wait_for_end(job, deadline)
-            # What was said while it ran is not said again.
+            # Notes already shown while it ran are not repeated.
             summary = replace(summary, notes=tuple(note for note in summary.notes if note not in progress.told))
             before[:] = [progress.done_before]
             if limits.every is None or why:
@@ -108,7 +108,7 @@ def run_job(begin: Callable[[], Awaitable[Job]], telling: JobOutput, limits: Run
 
 
 async def _wait_for_end(job: Job, deadline: float | None) -> tuple[Summary, str]:
-    """Wait for a job's end, or the deadline; return what it has come to, and what ended it if that was not its end."""
+    """Wait for a job's end or the deadline; return its summary, and the error that ended it early."""
     why = ""
     try:
         async with asyncio.timeout_at(deadline):
@@ -117,7 +117,7 @@ async def _wait_for_end(job: Job, deadline: float | None) -> tuple[Summary, str]
         why = _TIME_OVER
         await job.stop()
     except JobStopped:
-        why = _STOPPED  # from elsewhere: by postdicom jobs stop, or on the page
+        why = _STOPPED  # stopped from outside: by postdicom jobs stop, or on the page
     return await asyncio.to_thread(job.summary), why
 
 
@@ -134,7 +134,7 @@ def _tell_estimate(summary: Summary, telling: JobOutput) -> int:
 
 
 def tell(summary: Summary, telling: JobOutput, before: int = 0) -> int:
-    """Tell what a job has come to; return its exit code. ``before`` instances had been moved by earlier runs."""
+    """Write a job's result; return its exit code. ``before`` instances had been moved by earlier runs."""
     moved = max(0, summary.of(State.DONE).instances - before)
     code, line = code_of_job(summary, moved, error_if_nothing=telling.error_if_nothing)
     if telling.as_json:
@@ -150,7 +150,7 @@ def tell(summary: Summary, telling: JobOutput, before: int = 0) -> int:
 
 
 def _hints(summary: Summary, code: Exit) -> list[str]:
-    """Return what can be done about what went wrong."""
+    """Return hints on how to fix what went wrong."""
     name = summary.facts.job
     if code not in (Exit.ITEMS_FAILED, Exit.VERIFICATION):
         return []
@@ -159,7 +159,7 @@ def _hints(summary: Summary, code: Exit) -> list[str]:
 
 
 def reason_lines(summary: Summary) -> list[str]:
-    """Return a line for each reason of what failed, or is not confirmed."""
+    """Return a line for each reason of failed or unconfirmed items."""
     return [
         f"{one.instances} {one.state.name.lower()}, reason {one.reason}: {reason_text(one.reason)}"
         + (f" ({', '.join(one.examples[:3])})" if one.examples else "")
@@ -176,7 +176,7 @@ def _tell_partial(summary: Summary, telling: JobOutput, error: object) -> None:
 
 
 def counts_text(summary: Summary) -> str:
-    """Return the counts of a job in one line: what was discovered is their sum."""
+    """Return the counts of a job in one line; they add up to what was discovered."""
     parts = [
         f"{count.instances:,} {state.name.lower()}"
         for state, count in sorted(summary.counts.items())
@@ -194,7 +194,7 @@ def counts_text(summary: Summary) -> str:
 
 
 def code_of_job(summary: Summary, moved: int, *, error_if_nothing: bool = False) -> tuple[Exit, str]:
-    """Return the exit code of a job that came to its end, and in one line why it is not 0."""
+    """Return the exit code of a finished job, and one line that explains a code other than 0."""
     bad = sum(summary.of(state).instances for state in _BAD)
     if not bad:
         if error_if_nothing and not moved and not summary.of(State.DELETED).instances:
@@ -303,7 +303,7 @@ def _line(plan: StudyPlan) -> str:
     return f"{plan.study}\t{month}\tmove {plan.to_move.instances}{size}, there {plan.there}, excluded {plan.excluded}"
 
 
-# --- how far it is ----------------------------------------------------------------------------------------------------
+# --- progress ----------------------------------------------------------------------------------------------------
 
 
 _TICK = 1.0  # seconds; a picture each
@@ -311,14 +311,14 @@ _FIRST_LINE, _LINES, _NEWS = 5, 30, 5  # ticks
 
 
 class Picture:
-    """Shows a job again and again, in a ``with`` block.
+    """Redraws a job's progress, in a ``with`` block.
 
     Args:
         stream: where.
-        stays: the last picture stays when the block ends.
+        stays: leave the last picture on the terminal.
 
     Attributes:
-        is_drawn: it is drawn in place; else there are lines.
+        is_drawn: whether it is redrawn in place; otherwise lines are written.
     """
 
     def __init__(self, stream: TextIO, *, stays: bool) -> None:
@@ -336,7 +336,7 @@ class Picture:
             self._live.stop()
 
     def show(self, summary: Summary) -> bool:
-        """Show it as it is now; return False when nobody reads any more."""
+        """Show the present state; return False if the output was closed."""
         from postdicom_async import jobs
 
         pace = self._eta.note(summary, time.time())
@@ -364,8 +364,8 @@ class JobProgress:
     """Shows a job while the block runs.
 
     Attributes:
-        told: notes of the ledger that have been shown, or are of earlier runs.
-        done_before: instances that had been moved when it was begun or resumed.
+        told: notes of the ledger already shown, or of earlier runs.
+        done_before: instances moved before it was started or resumed.
     """
 
     def __init__(self, job: Job, *, quiet: bool, says_name: bool = True) -> None:
@@ -434,7 +434,7 @@ def _begins(job: Job, summary: Summary) -> str:
 
 
 def _waits_for(job: Job) -> str:
-    """Return what a job waits for, as long as nothing but a person or the clock changes it."""
+    """Return what a job waits for, if that is a person or the clock."""
     pace = job.pace.snapshot()
     if pace["open"]:
         return ""

@@ -1,4 +1,4 @@
-"""``postdicom jobs``: what jobs there are, how far they are, what a running one is told, and looking on."""
+"""``postdicom jobs``: list, show, watch, resume, retry and control jobs."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def show(job: JobName, common: Common, as_json: AsJson = False) -> int:
 
 
 def resume(job: JobName, pacing: Pacing, machines: Machines, common: Common, as_json: AsJson = False) -> int:
-    """Go on with a job where it stopped; one that came to its end begins another run.
+    """Resume a job where it stopped; a finished job starts another run.
 
     Rates and windows are those given here, else those of the profiles.
     """
@@ -145,7 +145,7 @@ def retry(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Try again what failed in a job, and nothing else."""
+    """Retry the failed and unconfirmed items of a job, and nothing else."""
     from postdicom_async import jobs
 
     if not failed:
@@ -155,19 +155,19 @@ def retry(
 
 
 def pause(job: JobName, common: Common) -> int:
-    """Let a running job begin nothing more until it is told to go on: postdicom jobs continue."""
+    """Pause a running job until postdicom jobs continue; transfers under way are finished."""
     _asked(job, {"do": "pause"}, lambda _: "paused", common)
     return Exit.OK
 
 
 def unpause(job: JobName, common: Common) -> int:
-    """Let a job that was paused go on."""
+    """Continue a paused job."""
     _asked(job, {"do": "resume"}, lambda _: "goes on", common)
     return Exit.OK
 
 
 def stop(job: JobName, common: Common) -> int:
-    """End a running job in good order; the same command again goes on from there."""
+    """Stop a running job cleanly; the same command resumes it."""
     _asked(job, {"do": "stop"}, lambda _: "stops", common)
     return Exit.OK
 
@@ -194,7 +194,7 @@ def set_(
     changes = {name: value for name, value in given.items() if value is not None}
     if not changes:
         raise UsageError("give --max-rate, --max-requests, --at-once or --window", operation="set")
-    jobs.Pace(max_rate=max_rate, max_requests=max_requests, at_once=at_once, windows=window or "")  # refuses nonsense
+    jobs.Pace(max_rate=max_rate, max_requests=max_requests, at_once=at_once, windows=window or "")  # checks the value
     _asked(job, {"do": "set", **changes}, lambda answer: f"set: {_pace_words(answer)}", common)
     return Exit.OK
 
@@ -238,9 +238,10 @@ def partition(
         Path, typer.Option("--to", metavar="FOLDER", parser=given_path, help="Where the ledgers of the parts go.")
     ],
 ) -> int:
-    """Split a job that is not running, by its studies, into ledgers that run anywhere: postdicom jobs resume PART.
+    """Split a job that is not running, by studies, into ledgers that can run anywhere.
 
-    It must have found its studies. Until all parts are back (postdicom jobs merge) the job itself cannot run.
+    Run each with postdicom jobs resume PART. Discovery must be complete. Until all parts are merged (postdicom jobs
+    merge) the job itself cannot run.
     """
     from postdicom_async import jobs
     from postdicom_async.jobs import find_job
@@ -258,7 +259,7 @@ def merge(
     parts: Annotated[list[Path], typer.Argument(metavar="PART...", parser=given_path, help="Ledgers of its parts.")],
     common: Common,
 ) -> int:
-    """Join parts back into their job: all of them, or some now and the rest later."""
+    """Merge parts into their job: all of them, or some now and the rest later."""
     from postdicom_async import jobs
     from postdicom_async.jobs import find_job
 
@@ -281,10 +282,10 @@ def _summary_or_why_not(path: Path) -> Summary | str:
 
 
 def _asked(job: str, message: dict[str, Any], done: Callable[[dict[str, Any]], str], common: Common) -> None:
-    """Tell the process that runs a job what to do, and the user what came of it.
+    """Send a command to the process that runs a job, and show the answer.
 
     Raises:
-        UsageError: it refuses, or there are several of that name.
+        UsageError: it refuses, or several jobs match.
         NotFound: there is no such job, or it does not run.
     """
     path = find_running(job)
@@ -299,7 +300,7 @@ def _asked(job: str, message: dict[str, Any], done: Callable[[dict[str, Any]], s
 
 
 def summary_of(path: Path) -> Summary:
-    """Return how far the job of a ledger is.
+    """Return the summary of a ledger's job.
 
     Raises:
         LedgerUnusable: it cannot be read.
@@ -327,11 +328,11 @@ async def ask(path: Path, message: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_running(name: str) -> Path:
-    """Return the job that somebody means who wants to tell it something: of several that which runs.
+    """Return the matching job; of several, the only one that is running.
 
     Raises:
         NotFound: there is none of that name.
-        UsageError: there are several, and not just one of them runs.
+        UsageError: several match, and not exactly one of them is running.
     """
     from postdicom_async.jobs import find_job, find_jobs
 
@@ -343,7 +344,10 @@ def find_running(name: str) -> Path:
 
 
 async def status_of(path: Path) -> dict[str, Any] | None:
-    """Return what the process that runs the job says of it, None where none does; one that does not answer does."""
+    """Return the status from the process that runs the job, None if none runs it.
+
+    A process that does not answer counts as running.
+    """
     try:
         return await ask(path, {"do": "status"})
     except NotFound:
@@ -376,7 +380,7 @@ _Hosts: TypeAlias = Annotated[
 
 
 def watch(job: JobName, common: Common) -> int:
-    """Look on while a job runs, until it ends or you press Ctrl-C; the job is not touched."""
+    """Watch a job until it ends or you press Ctrl-C; the job is not affected."""
     del common
     path = find_running(job)
     try:
@@ -413,7 +417,7 @@ def serve(
 ) -> int:
     """Show a job in a browser on this machine until Ctrl-C, whether or not it runs.
 
-    The address that is written opens the page once. It listens on the loopback address only.
+    The printed address opens the page once. It listens on the loopback address only.
     """
     from postdicom_async.jobs import find_job
 

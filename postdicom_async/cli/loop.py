@@ -1,8 +1,8 @@
-"""The event loop a command runs in: the fastest there is, and Ctrl-C stops it in good order.
+"""The event loop of a command: uvloop if installed, and Ctrl-C stops it cleanly.
 
-A signal arrives between any two bytecodes, so the handler does nothing but note its number and ask the loop to cancel
-the work. The handlers stay until the loop is closed, so that a Ctrl-C while connections are being closed breaks nothing
-off; a second one, or one before the loop runs, ends the process at once.
+A signal may arrive between any two bytecodes, so the handler only records its number and asks the loop to cancel the
+work. The handlers stay until the loop is closed, so that Ctrl-C does not interrupt the closing of connections; a second
+one, or one before the loop runs, ends the process at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run_async(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     The first Ctrl-C (or SIGTERM) cancels it and waits until it has cleaned up; the second ends the process at once.
 
     Raises:
-        Interrupted: it was stopped that way.
+        Interrupted: a signal stopped it.
     """
     stop = _Stop()
     try:

@@ -1,6 +1,6 @@
 """Where the command starts and ends: its extras, its exit code, and one line for whatever goes wrong.
 
-Nothing of the extra ``cli`` is imported before it is known to be there.
+The packages of the extra ``cli`` are imported only after a check that they are installed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MEANT = {
     "--token": "POSTDICOM_TOKEN",
     "--retries": "--attempts",
 }
-"""What options of other programs are called here. A secret is no option: it stands in a variable."""
+"""The names here of other programs' options. A secret is not an option, but a variable."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         _silence_libraries()
     try:
         return _call_app(list(arguments))
-    except BaseException as error:  # noqa: BLE001 - the end of the road: everything becomes a line and a code
+    except BaseException as error:  # noqa: BLE001 - last resort: every error becomes a line and an exit code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exception(error)
             for place in getattr(error, "origin", ()):
@@ -94,9 +94,9 @@ def _call_app(arguments: list[str]) -> int:
 
 
 def _end_of(error: BaseException, *, debug: bool) -> tuple[int, str | None]:
-    """Return the exit code, and in one line what went wrong."""
+    """Return the exit code, and one line with the error."""
     if isinstance(error, SystemExit | BrokenPipeError):
-        return Exit.OK, None  # rich's and typer's way to say that nobody reads the help any more
+        return Exit.OK, None  # how rich and typer report that the output of the help was closed
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return error.code if isinstance(error, Interrupted) else Exit.INTERRUPTED, "interrupted"
     if isinstance(error, PostdicomError):
@@ -110,7 +110,7 @@ def _end_of(error: BaseException, *, debug: bool) -> tuple[int, str | None]:
 
 
 def _meant(name: str, error: BaseException) -> str | None:
-    """Return the option, or variable, that somebody means who gives an option there is not."""
+    """Suggest the option or variable meant by an unknown option."""
     command = getattr(getattr(error, "ctx", None), "command", None)
     offered = {option for parameter in getattr(command, "params", ()) for option in parameter.opts}
     for close in get_close_matches(name, _MEANT, 1, 0.8):
@@ -120,7 +120,7 @@ def _meant(name: str, error: BaseException) -> str | None:
 
 
 def _usage_message(error: BaseException) -> str | None:
-    """Return what the parser of the command line has to say; None if the error is not its own.
+    """Return the message of the command line's parser; None if it is not the parser's error.
 
     Recognised by its attributes: depending on its version, typer uses click or a copy of its own.
     """

@@ -43,12 +43,12 @@ _TYPED = "typed"
 
 
 def typed_options() -> Any:
-    """Return a field of a group that is no option: it holds the names of those given on the command line itself."""
+    """Return a field that is not an option: it holds the names of the options given on the command line itself."""
     return field(default=frozenset(), metadata={_TYPED: True})
 
 
 def level_of(kind: type[_Level]) -> Callable[[str], _Level]:
-    """Return what reads a level, in the singular or the plural; ``kind`` has study, series, instance, in this order."""
+    """Return a parser for a level, singular or plural; ``kind`` has study, series, instance in this order."""
 
     def level(text: str) -> _Level:
         for names, member in zip(_LEVELS, kind, strict=True):
@@ -62,8 +62,8 @@ def level_of(kind: type[_Level]) -> Callable[[str], _Level]:
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command's option groups to typer as single options.
 
-    A parameter whose type is a dataclass stands for one option a field; the command gets the dataclass. Its ``PANEL``
-    is the heading over them in the help. What every command takes comes last.
+    A parameter whose type is a dataclass becomes one option per field; the command receives the dataclass. Its
+    ``PANEL`` is their heading in the help. The options common to all commands come last.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
@@ -140,7 +140,7 @@ def _unwrapped(text: str) -> str:
 
 
 PANEL = "Connection"
-"""Where the help shows the options that say which archive and how."""
+"""The heading of the connection options in the help."""
 
 Assumed: TypeAlias = Annotated[
     list[str] | None,
@@ -157,7 +157,7 @@ Assumed: TypeAlias = Annotated[
 
 @dataclass(frozen=True)
 class Reporting:
-    """Where outcomes go while a transfer runs."""
+    """Where a transfer writes its outcomes."""
 
     report: Annotated[
         Path | None,
@@ -177,7 +177,7 @@ class Reporting:
         """Return it.
 
         Raises:
-            UsageError: one option is of no use without the other.
+            UsageError: one option needs another.
         """
         if self.report_paths and self.report is None:
             raise UsageError("--report-paths: give --report too")

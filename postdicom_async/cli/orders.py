@@ -68,7 +68,7 @@ def show(call: OperationCall) -> int:
 def create(call: OperationCall) -> int:
     """Make a patient order, and write its UUID.
 
-    If no answer comes, the order may have been made or not: search before doing it again.
+    If no answer comes, the order may or may not have been created: search before you repeat this.
     """
     made: PatientOrder = call.run()
     return tell_made(call, made, made.patient_order_uuid, "order made")
@@ -88,7 +88,7 @@ def create_from_json(
 ) -> int:
     """Make a patient order from a file with the service's own field names, and write its UUID.
 
-    If no answer comes, the order may have been made or not: search before doing it again.
+    If no answer comes, the order may or may not have been created: search before you repeat this.
     """
     made: PatientOrder = call.run(fields=_fields_in(file))
     return tell_made(call, made, made.patient_order_uuid, "order made")

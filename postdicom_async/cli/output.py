@@ -1,12 +1,11 @@
 """What the command writes: results on standard output, everything else on standard error.
 
-Text from servers and file names may hold anything. Nothing of it that could control a terminal gets there, and none of
-it is read as markup.
+Text from servers and file names is untrusted: control characters never reach a terminal, and nothing is read as markup.
 
-What is kept here is of the one command that the process runs, and `prepare` forgets it: the secrets that are never
-written (`conceal`), how the command calls the library's arguments (`speak_of`), and whether its one JSON document was
-begun, so that an error at its end does not write another. That nobody reads any more is no error: `write` says so, and
-what a stream still holds goes nowhere.
+The state here belongs to the one command of this process, and `prepare` resets it: the secrets that are never written
+(`conceal`), the option names for the library's arguments (`speak_of`), and whether the JSON document was begun, so that
+a late error does not write a second one. A closed output (a broken pipe) is not an error: `write` returns False, and
+buffered output is discarded.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 
 
 _SHORT = 12
-"""A column of nothing longer is not broken, where the terminal leaves a choice."""
+"""Columns up to this width are not wrapped if there is room."""
 _WIDE = 10_000
-"""Columns where no terminal has a say: nothing is cut or wrapped."""
+"""The width without a terminal: nothing is cut or wrapped."""
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -80,17 +79,17 @@ _IN_MESSAGES = {
     "tls.certificate": "--client-cert",
     "tls.key": "--client-key",
 }
-"""What a message of the library may advise, as it is written in Python and as it is written here."""
+"""Advice in the library's messages: as written in Python, and as written here."""
 
 
 def speak_of(options: Mapping[str, str]) -> None:
-    """Name the options of the command that runs, by its parameters: messages call arguments by them."""
+    """Set the option names of the running command, which messages use for arguments."""
     _options.clear()
     _options.update(options)
 
 
 def in_options(error: object) -> str:
-    """Return what an error of the library says, or a text of its, with its arguments as options of this command."""
+    """Return a library error's text with its arguments named as this command's options."""
     if isinstance(error, UsageError) and error.argument:
         argument = error.argument
         name = _options.get(argument) or _options.get(_PARAMETERS.get(argument, "")) or _NO_OPTIONS.get(argument)
@@ -131,7 +130,7 @@ _options: dict[str, str] = {}
 
 
 def open_missing() -> None:
-    """Give the process the streams it was started without, for good: what it opens next would take their place."""
+    """Open streams that the process was started without: otherwise the next file opened would get their descriptor."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -143,7 +142,10 @@ def open_missing() -> None:
 
 
 def prepare() -> None:
-    """Make both streams take any text, whatever the locale, and all of it; forget what an earlier command left."""
+    """Make both streams accept any text regardless of locale, and write all of it.
+
+    Reset the state of an earlier command.
+    """
     _concealed.clear()
     _options.clear()
     _Told.document = False
@@ -165,7 +167,7 @@ def _buffered(stream: TextIO) -> TextIO:
 
 
 def conceal(*secrets: str) -> None:
-    """From now on write three stars for each of these: what a service answers may repeat what it was sent."""
+    """From now on replace each of these by three stars: a service's answer may echo the request."""
     _concealed.update(secret.strip() for secret in secrets)
 
 
@@ -176,10 +178,10 @@ def _without_secrets(text: str) -> str:
 
 
 def write(text: str) -> bool:
-    """Write a result and a line end; return False when nobody reads any more.
+    """Write a result and a newline; return False if the output was closed.
 
     Raises:
-        LocalFileError: the results cannot be written where they were sent.
+        LocalFileError: standard output cannot be written, such as a full disk.
     """
     try:
         sys.stdout.write(_without_secrets(text) + "\n")
@@ -197,7 +199,7 @@ def write(text: str) -> bool:
 
 
 def note(text: str) -> None:
-    """Write a line to standard error, if there is anyone to read it."""
+    """Write a line to standard error, if that is open."""
     try:
         sys.stderr.write(clean(_without_secrets(text)) + "\n")
         sys.stderr.flush()
@@ -211,7 +213,7 @@ def error(text: str) -> None:
 
 
 def close() -> None:
-    """Flush both streams, so that the interpreter finds nothing to complain about at its end."""
+    """Flush both streams, so that the interpreter reports no error at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -220,7 +222,7 @@ def close() -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Send what a stream still holds to nowhere."""
+    """Discard what a stream has buffered."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -241,9 +243,9 @@ def was_document_written() -> bool:
 
 
 def write_document(content: Mapping[str, Any] | None = None, *, error: object = None) -> None:
-    """Write the one JSON object that ``--json`` gives: ``ok``, ``error`` and what the command has to say.
+    """Write the one JSON object of ``--json``: ``ok``, ``error`` and the command's own fields.
 
-    It is ASCII: every program can read it, and no terminal is controlled by it.
+    It is pure ASCII: every program can read it, and it cannot control a terminal.
     """
     _Told.document = True
     write(json.dumps({**_end(error), **(content or {})}, indent=2))
@@ -254,13 +256,13 @@ def _end(error: object) -> dict[str, object]:
 
 
 class JsonStream:
-    """The same object for items that come one by one, however many: how it ended stands at its end."""
+    """Writes the same object with a stream of items; the outcome is at its end."""
 
     def __init__(self) -> None:
         self._joint = '{"items": ['
 
     def add(self, item: object) -> bool:
-        """Write an item; return False when nobody reads any more."""
+        """Write an item; return False if the output was closed."""
         _Told.document = True
         written = write(self._joint + json.dumps(item))
         self._joint = ","
@@ -277,7 +279,7 @@ class JsonStream:
 
 
 def width() -> int:
-    """Return the columns there are on standard output."""
+    """Return the width of standard output in columns."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
 
 
@@ -296,7 +298,7 @@ def render(things: Iterable[RenderableType]) -> str:
 
 
 class _Sheet(io.StringIO):
-    """Memory that rich takes for standard output: it looks at the encoding before it draws lines."""
+    """A buffer that rich takes for standard output: rich checks the encoding before it draws lines."""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]

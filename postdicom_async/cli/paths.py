@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def given_path(text: str) -> Path:
-    """Return a path from the command line; every argument and option that is one is parsed by this.
+    """Parse a path from the command line; used for every argument and option that is a path.
 
     Raises:
-        typer.BadParameter: it is empty. `Path` takes that for the current folder, and a shell makes it of a variable
-            that is not set.
+        typer.BadParameter: it is empty: `Path` would take it as the current folder, and an unset shell variable yields
+            it.
     """
     if not text:
         raise typer.BadParameter("the path is empty; write . for the current folder")
@@ -31,7 +31,7 @@ def given_path(text: str) -> Path:
 def require_readable(paths: Iterable[Path]) -> None:
     """Refuse a path that is missing, unreadable, neither a file nor a folder, or where a disk is not mounted.
 
-    Such a mount point is an empty folder: without this, nothing would be sent and all would be well.
+    An unmounted mount point is an empty folder: without this check, the command would send nothing and report success.
 
     Raises:
         UsageError: the first such path.
@@ -58,7 +58,7 @@ _MOUNTS = Path("/etc/fstab")
 
 
 def is_unmounted(path: Path) -> bool:
-    """Return whether the system's table says that a disk belongs at a path, or above it, where none is."""
+    """Return whether fstab has a disk at this path, or above it, that is not mounted."""
     try:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
         there = path.resolve()
@@ -75,10 +75,10 @@ def _unescaped(text: str) -> str:
 
 
 def require_writable(folder: Path, option: str) -> None:
-    """Refuse a folder that cannot be written to, or made; nothing is made here.
+    """Refuse a folder that cannot be written to or created; nothing is created here.
 
     Raises:
-        UsageError: it is something else, or not permitted.
+        UsageError: it is not a folder, or not permitted.
     """
     there = folder.absolute()
     while not os.path.lexists(there) and there != there.parent:
@@ -102,7 +102,7 @@ def require_empty(folder: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def removing_if_empty(folder: Path) -> Iterator[None]:
-    """Remove afterwards the folder, and those above it, that were not there before and hold nothing."""
+    """Afterwards remove the folder and its parents if they did not exist before and are empty."""
     made = []
     there = folder.absolute()
     while not os.path.lexists(there) and there != there.parent:
@@ -111,13 +111,13 @@ def removing_if_empty(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the first with something in it ends this: those above it hold it
+        with contextlib.suppress(OSError):  # stop at the first that is not empty: its parents are not empty either
             for one in filter(os.path.lexists, made):
                 one.rmdir()
 
 
 def words_of(error: OSError) -> str:
-    """Return what went wrong, without the path."""
+    """Return the error's text without the path."""
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     return (error.strerror or "cannot be read").lower()

@@ -1,4 +1,4 @@
-"""``postdicom profiles``: named archives, kept in a file of this user's; their secrets are kept elsewhere."""
+"""``postdicom profiles``: named archives in a file of this user; their secrets are stored elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ProfileName: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Wha
 
 
 class ArchiveFamily(StrEnum):
-    """The families of archives that can have a name."""
+    """The families of archives that a profile can have."""
 
     DICOMWEB = "dicomweb"
     POSTDICOM = "postdicom"
@@ -46,7 +46,7 @@ _LIMITS, _CLOUD = "Limits", "Cloud API"
 
 @dataclass(frozen=True)
 class NewProfile:
-    """What is written of an archive; the names are the keys of its table."""
+    """The options of a new profile; the names are the keys of its table."""
 
     url: Annotated[str | None, _option("url", "Address of the DICOMweb service.", "URL")] = None
     kind: Annotated[
@@ -141,7 +141,7 @@ def _check(profile: Profile) -> None:
 
 
 def _asked_for(profile: Profile) -> list[SecretName]:
-    """Return the secrets that an archive needs and that are nowhere yet; a file may be written later."""
+    """Return the secrets that an archive needs and no source has yet; a file may be written later."""
     needed = [which for which in _secrets_of(profile) if which != "token" and not _has_file(profile, which)]
     return [which for which in needed if not profiles.find_secret(profile, which, alone=False)]
 
@@ -209,7 +209,7 @@ def show(name: ProfileName, common: Common, as_json: AsJson = False) -> int:
 
 
 def _place_of(profile: Profile, which: SecretName) -> str | None:
-    """Return the place that a secret comes from, or why the one that is named cannot be used."""
+    """Return the source of a secret, or why the named one cannot be used."""
     try:
         found = profiles.find_secret(profile, which)
     except UsageError as error:
@@ -222,7 +222,7 @@ def _nowhere(which: str) -> str:
 
 
 def _table(profile: Profile) -> dict[str, Any]:
-    """Return what the file says, without what it does not say."""
+    """Return the keys that the file sets."""
     values = {one.name: getattr(profile, one.name) for one in fields(profile)}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     plain["options"] = dict(profile.options)
@@ -234,9 +234,9 @@ def _address(profile: Profile) -> str:
 
 
 def remove(name: ProfileName, common: Common, yes: Yes = False) -> int:
-    """Forget a named archive, and its entries in the keyring. What else knows its secrets keeps them."""
+    """Remove a named archive and its entries in the keyring. Secrets stored elsewhere stay there."""
     if name not in profiles.profile_names():
-        profiles.load_profile(name)  # says what there is
+        profiles.load_profile(name)  # raises with the existing names
     if not yes and not confirmed(f"Forget {name} and its secrets in the keyring?"):
         return Exit.ITEMS_FAILED
     # Read before the profile is gone. Another may be of the same user at the same host: then the entry is its own too.
@@ -250,10 +250,10 @@ def remove(name: ProfileName, common: Common, yes: Yes = False) -> int:
 
 
 def _entries(name: str) -> tuple[str, ...]:
-    """Return the entries that are a profile's own; that of all accounts of the Cloud API is nobody's."""
+    """Return the entries that belong to this profile alone; the one shared by all Cloud API accounts does not."""
     try:
         profile = profiles.load_profile(name)
-    except UsageError:  # it can be taken out all the same
+    except UsageError:  # an invalid profile can be removed all the same
         return ()
     return tuple(entries[0] for which in _secrets_of(profile) if (entries := profiles.entries_of(profile, which)))
 
@@ -262,9 +262,9 @@ def _entries(name: str) -> tuple[str, ...]:
 
 
 def test(name: ProfileName, common: Common) -> int:
-    """Open a named archive and ask it one thing.
+    """Open a named archive and send it one query.
 
-    Tells of address, TLS, credentials and search, one line each. Only reads. Ends with 0 if all of it works.
+    Reports on address, TLS, credentials and search, one line each. Only reads. Exits with 0 if all of it works.
     """
     del common
     found = profiles.load_profile(name)
@@ -299,7 +299,7 @@ async def _tried(client: Any) -> PostdicomError | None:
 
 
 def _stage_of(problem: PostdicomError | None) -> int:
-    """Return how many of the four things work."""
+    """Return how many of the four stages work."""
     if problem is None:
         return 4
     if isinstance(problem, ConnectionFailed):

@@ -1,8 +1,8 @@
-"""How far a transfer is: a bar on a terminal, a line now and then elsewhere, nothing where nothing is wanted.
+"""Progress of a transfer: a bar on a terminal, an occasional line elsewhere, nothing if not wanted.
 
-`Progress` listens and counts at every event; a task of its own looks at the last totals at its own pace and draws them,
-so a fast transfer is not slowed down by a slow terminal. What it has counted is all that is known of a transfer that
-ends without a report. Only the transfer changes it, in the loop's thread; memory is bounded unless ``keeps_all``.
+`Progress` counts at every event; a separate task draws the latest totals at its own rate, so a slow terminal does not
+slow down a fast transfer. If a transfer ends without a report, these counts are all that is known. Only the transfer
+changes it, in the loop's thread; memory is bounded unless ``keeps_all``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _MOST_KEPT = 10_000
 
 @dataclass(slots=True)
 class RecentPace:
-    """Rate and time left, from what moved during the last seconds. Times are passed in."""
+    """Rate and time left, from the last seconds. Times are passed in."""
 
     _samples: deque[tuple[float, Totals]] = field(default_factory=deque)
 
     def note(self, now: float, totals: Totals) -> None:
-        """Remember how far it is now."""
+        """Record the present totals."""
         self._samples.append((now, totals))
         while len(self._samples) > 2 and now - self._samples[0][0] > _WINDOW:
             self._samples.popleft()
@@ -51,7 +51,7 @@ class RecentPace:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at this pace, by bytes where their total is known, else by instances."""
+        """Return the seconds left at this rate, by bytes if their total is known, else by instances."""
         ends = self._ends()
         if not ends:
             return None
@@ -87,7 +87,7 @@ def counts_text(totals: Totals) -> str:
 
 
 def fraction_of(totals: Totals) -> float | None:
-    """Return the part that is done, None where that cannot be told."""
+    """Return the fraction done, None if unknown."""
     if totals.bytes_total:
         return min(1.0, totals.bytes_done / totals.bytes_total)
     if totals.instances_total:
@@ -127,7 +127,7 @@ class _Bar:
         self._task: TaskID | None = None
 
     def open(self) -> None:
-        """Draw the bar; it goes when it is closed, and the summary takes its place."""
+        """Draw the bar; it is removed on closing, and the summary follows."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
@@ -154,7 +154,7 @@ class _Bar:
         )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -174,7 +174,7 @@ class Progress:
     """Listens to a transfer and shows it; used as ``async with``, passed as ``progress=``.
 
     Attributes:
-        counts: how many instances reached each end, which is what is known if the rest never comes.
+        counts: instances by outcome so far, which is all that is known after an early end.
         finished: their outcomes; without ``keeps_all`` those that need attention, at most 10,000.
         bytes_done: bytes moved.
     """

@@ -102,7 +102,7 @@ _NOT_OF_A_STUDY = {
 
 
 def _hint_at_level(level: SearchLevel, filters: Mapping[str, str], *, quiet: bool) -> None:
-    """Tell of filters that look right and match no study: they are attributes of what lies in it (PS3.18 10.6.1.2)."""
+    """Hint at filters that match no study because they are series or instance attributes (PS3.18 10.6.1.2)."""
     if quiet or level is not SearchLevel.STUDIES:
         return
     for key in filters:
@@ -119,10 +119,10 @@ def end_of_search(count: int, *, error_if_nothing: bool) -> int:
 
 
 def parse_filters(filters: Iterable[str]) -> dict[str, str]:
-    """Return ``KEY=VALUE`` arguments as filters; what a key may be, the library decides.
+    """Return ``KEY=VALUE`` arguments as filters; the library validates the keys.
 
     Raises:
-        UsageError: one is not of that form, or a key comes twice. The value is not repeated: it may be a name.
+        UsageError: one has another form, or a key occurs twice. The message does not quote the value: it may be a name.
     """
     parsed: dict[str, str] = {}
     for argument in filters:
@@ -163,7 +163,7 @@ async def write_items(
 ) -> int:
     """Write one object, item by item, so that it may be long; return how many items there were.
 
-    ``missing`` is the error that it is if there is none.
+    ``missing`` is the error to report if there is none.
     """
     document = output.JsonStream()
     count = 0
@@ -172,13 +172,13 @@ async def write_items(
         async with archive:
             async for item in results.raw:
                 count += 1
-                if not document.add(item):  # nobody reads any more, which is no error
+                if not document.add(item):  # the output was closed, which is not an error
                     return count
         ended = None if count else missing
     except PostdicomError as error:
         ended = error
         raise
-    finally:  # whatever ends it: a program that reads an object without its end learns nothing, not even why
+    finally:  # after any error too: an object without its end cannot be parsed, so a program would not even learn why
         document.end(error=ended, warnings=list(results.warnings))
     _pass_on(results.warnings, quiet=quiet)
     return count

@@ -1,4 +1,4 @@
-"""``postdicom upload``, ``cloud upload`` and ``cloud documents``: files into an archive, and what became of each."""
+"""``postdicom upload``, ``cloud upload`` and ``cloud documents``: store files, and report the outcome of each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SendTruncated: TypeAlias = Annotated[
 
 
 class Existing(StrEnum):
-    """What is done with a file that the archive says it has."""
+    """What to do with a file that the archive reports as present."""
 
     SKIP = "skip"
     SEND = "send"
@@ -62,7 +62,7 @@ def upload(
     """Store files and folders in an archive.
 
     Every file ends as stored, warned, present, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code
-    is 0 when every DICOM file is known to be in the archive, 1 when some are not, 5 when a repeat may help with all of
+    is 0 when every DICOM file is known to be in the archive, 1 when some are not, 5 when a retry may help with all of
     those.
     """
     require_readable(paths)
@@ -104,15 +104,15 @@ ReportAsJson: TypeAlias = Annotated[
 
 @dataclass(frozen=True)
 class UploadOutput:
-    """How an upload is told.
+    """How an upload's result is written.
 
     Attributes:
         as_json: as one JSON document.
         quiet: no progress and no summary.
-        again: what the same command would do after an upload that ended early.
-        with_orders: with the patient orders that the service named.
+        again: what repeating the command would do after an early end.
+        with_orders: include the patient orders that the service named.
         error_if_nothing: nothing to send is a failure.
-        keeps_all: every outcome is told, not only what needs attention.
+        keeps_all: write every outcome, not only those that need attention.
     """
 
     as_json: bool
@@ -128,10 +128,10 @@ def run_upload(
     send: Callable[[Progress], Coroutine[Any, Any, UploadReport]],
     telling: UploadOutput,
 ) -> int:
-    """Open the client, send, close; tell what became of it, or had become of it when it ended.
+    """Open the client, send, close; write the result, also after an early end.
 
     Raises:
-        PostdicomError: the archive cannot be worked with.
+        PostdicomError: the archive fails.
         Interrupted: the user stopped it.
     """
     progress = Progress("Upload", quiet=telling.quiet, keeps_all=telling.keeps_all)
@@ -149,7 +149,7 @@ def run_upload(
 
 
 def _tell(report: UploadReport, telling: UploadOutput) -> int:
-    """Tell what became of every file; return the exit code."""
+    """Write the outcome of every file; return the exit code."""
     orders = report.patient_order_uuids if telling.with_orders else None
     code, line = _end_of(report, telling)
     if telling.as_json:
@@ -178,7 +178,7 @@ def _failed(report: UploadReport) -> int:
 
 
 def _end_of(report: UploadReport, telling: UploadOutput) -> tuple[Exit, str | None]:
-    """Return the exit code, and in one line why it is not that all is stored."""
+    """Return the exit code, and one line that explains a code other than 0."""
     if _is_nothing(report):
         found = f"none of {report.total} files is DICOM" if report.total else "no file was found"
         archives = sum("unpack it" in (outcome.reason or "") for outcome in report.outcomes)
@@ -191,7 +191,7 @@ def _end_of(report: UploadReport, telling: UploadOutput) -> tuple[Exit, str | No
 
 
 def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telling: UploadOutput) -> None:
-    """Tell what had been done before it ended."""
+    """Write what was done before an early end."""
     report: UploadReport | None = getattr(error, "report", None)
     counts = progress.counts if report is None else report.counts
     if telling.as_json:

@@ -1,8 +1,8 @@
-"""What the commands over PostDICOM's own operations share: options from the operations' tables, the call, its answer.
+"""Shared by the commands for PostDICOM's own operations: options from the operations' tables, the call, its answer.
 
-A command is a function of a `OperationCall`, marked with `vendor_command` and the operations it makes. Its options are
-those operations' parameters, so the same function serves both of PostDICOM's APIs (``create.dicomweb``,
-``create.cloud`` in `app.COMMANDS`): what differs is in the tables, and whose client makes the call.
+A command is a function that takes an `OperationCall`, decorated with `vendor_command` and its operations. Its options
+are those operations' parameters, so the same function serves both of PostDICOM's APIs (``create.dicomweb``,
+``create.cloud`` in `app.COMMANDS`): they differ only in the tables and the client that makes the call.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _WithPassword: TypeAlias = Annotated[
 
 @dataclass
 class OperationCall:
-    """One call as the command line has it.
+    """One call as given on the command line.
 
     Attributes:
         given: the arguments of the operation, None or False where an option is not given.
         as_json: the answer is told as JSON.
-        quiet: nothing is said but the answer.
+        quiet: write nothing but the answer.
         password: the share's; it is found when the call is made, after the client, which may ask for one too.
     """
 
@@ -65,10 +65,11 @@ class OperationCall:
     def run(self, **more: Any) -> Any:
         """Open the client, make the call, close; return what it answered.
 
-        ``more`` are arguments that are no options. Of several operations that is called whose own argument is given.
+        ``more`` are arguments that are not options. Of several operations, the one whose own argument is given is
+        called.
 
         Raises:
-            UsageError: of several operations none, or more than one, has its own argument.
+            UsageError: of several operations, none or more than one has its own argument given.
         """
         name = self._meant()
         takes = {one.argument for one in self.operations[name].parameters}
@@ -108,12 +109,15 @@ class OperationCall:
         return given[0]
 
     def is_confirmed(self, question: str) -> bool:
-        """Ask whether it is to be done; whoever cannot be let in is not asked."""
+        """Ask for confirmation, once the client could be made.
+
+        Without valid options and credentials nobody is asked.
+        """
         return bool(self.client) and confirmed(question)
 
 
 def _own_arguments(operations: Mapping[str, Operation], name: str) -> list[str]:
-    """Return the arguments that an operation has and others of them have not."""
+    """Return the arguments that only this one of the operations has."""
     others = {one.argument for other in operations if other != name for one in operations[other].parameters}
     return [one.argument for one in operations[name].parameters if one.argument not in others]
 
@@ -122,13 +126,15 @@ def _own_arguments(operations: Mapping[str, Operation], name: str) -> list[str]:
 
 
 class vendor_command:  # noqa: N801 - used as a decorator
-    """Make a command of each API of a function of a `OperationCall`, whose other parameters are options of its own.
+    """Make a command for each API from a function that takes an `OperationCall`.
+
+    Its other parameters are its own options.
 
     Args:
-        operations: what it calls, by the method that makes the call; of several, that whose own argument is given.
-        cloud: what the help says first, for the Cloud API; without it what the docstring says.
-        main: arguments that are shown first, in this order; the rest stand in a panel of the help of their own.
-        without: arguments that are no options.
+        operations: what it calls, by method; of several, the one whose own argument is given.
+        cloud: the first line of the help for the Cloud API; by default the docstring's.
+        main: arguments shown first, in this order; the others get a panel of their own in the help.
+        without: arguments that are not options.
     """
 
     def __init__(
@@ -198,7 +204,7 @@ class vendor_command:  # noqa: N801 - used as a decorator
 
 
 def _option(given: Parameter, *, optional: bool, details: bool) -> inspect.Parameter:
-    """Return the option of a parameter; only one that must be given has no default."""
+    """Return the option of a parameter; required ones have no default."""
     is_flag = given.kind.name == "BOOLEAN"
     kind: Any = bool if is_flag else list[str] if given.takes_several else str
     must = given.must_be_given and not optional and not is_flag
@@ -214,10 +220,10 @@ def _option(given: Parameter, *, optional: bool, details: bool) -> inspect.Param
 
 
 def confirmed(question: str) -> bool:
-    """Ask whether something is to be done that cannot be undone; what is not a clear yes is a no, and said.
+    """Ask before an irreversible action; anything but a clear yes is a no, which is reported.
 
     Raises:
-        UsageError: there is nobody to ask.
+        UsageError: there is no terminal to ask on.
     """
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("deleting asks first: run this in a terminal, or give --yes")
@@ -233,7 +239,7 @@ def confirmed(question: str) -> bool:
 
 
 def write_answer(answer: VendorAnswer, *, as_json: bool = True, error: str | None = None) -> None:
-    """Write the service's own object, or its text: as the answer in a document, or as it is."""
+    """Write the service's own object or text, in a JSON document or as it is."""
     found = answer.raw or answer.text
     if as_json:
         output.write_document({"answer": found}, error=error)
@@ -257,7 +263,7 @@ def tell_done(call: OperationCall, words: str) -> int:
 
 
 def tell_made(call: OperationCall, answer: VendorAnswer, uuid: str | None, words: str) -> int:
-    """Write the UUID of what was made to standard output."""
+    """Write the UUID of the created object to standard output."""
     if call.as_json:
         write_answer(answer)
     elif uuid:
@@ -276,9 +282,9 @@ def tell_link(
     *,
     words: str = "shared",
 ) -> int:
-    """Make a call for a link and write its address; without one write all that was answered, and fail.
+    """Make a call for a link and write its address; if there is none, write the whole answer and fail.
 
-    ``remark`` is said of a link that has no password.
+    ``remark`` is written for a link without a password.
     """
     link: ShareLink = call.run()
     failed = None if link.url else f"{words}, but the answer holds no address; it is on standard output"

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 class CloudApi:
     """A PostDICOM account over the Cloud API, used as ``async with CloudApi(api_key, account_key) as api``.
 
-    Everything is done in the name of one user of the account. Many requests may be under way at once. A dropped
-    connection is opened again with the next request; reads that were under way are repeated, changes are not.
+    Everything is done in the name of one user of the account. Many requests may be in flight at once. A dropped
+    connection is reopened with the next request; reads that were in flight are repeated, changes are not.
 
     Args:
         api_key: the API key, a UUID.
         account_key: the account key, a UUID.
         user: UUID, user name or full name of the user; not needed when the account has one.
-        router_url: where addresses and the session are asked for; without it that of ``CloudWire``.
+        router_url: the server to ask for addresses and the session; by default that of ``CloudWire``.
         settings: limits, time-outs, retry, TLS, proxy.
         transport: an httpx transport for the HTTP requests, instead of ours on aiohttp.
         wire: what is assumed of the service; see `CloudWire`.
@@ -77,7 +77,7 @@ class CloudApi:
         self._user = user
 
     def __repr__(self) -> str:
-        if "_user" not in vars(self):  # the constructor refuses an argument, and a crash reporter looks at it
+        if "_user" not in vars(self):  # the constructor refused an argument, and a crash reporter calls repr
             return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {origin_of(self._router_url)}>"
 
@@ -173,21 +173,23 @@ class CloudApi:
         """Upload DICOM files in parts, over several connections (JavaScript library: the four ``UploadDicomFiles…``).
 
         Args:
-            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, streams
-                (a `Part`, what has ``async read(n)``, and in a list any async iterable of bytes), or an iterable or
-                async iterable of them.
-            institution_uuid: where the images will belong; the user's only institution without it. Its name will do.
+            sources: files, folders (searched recursively; DICOM is recognised by content), data sets, bytes, streams (a
+                `Part`, an object with ``async read(n)``, and, inside a list, any async iterable of bytes), or an
+                iterable or async iterable of them.
+            institution_uuid: the institution the images will belong to, by UUID or name; not needed if the user has
+                only one.
             folder_uuid: a folder to put their orders into.
-            anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless it
-                changes UIDs, a file that the service has already is FAILED: it may be the original.
-            existing: ``"skip"`` what the service says it has, told by UIDs, or ``"send"`` it all the same. After a lost
-                answer ``"send"`` repeats only what the service says it has not; else it is UNCONFIRMED, as that may be
-                an older one.
+            anonymize: what to replace or remove on the way out; the files themselves stay as they are. Unless UIDs are
+                changed, a file that the service already has is FAILED: it may be the original.
+            existing: ``"skip"`` files the service says it has, judged by UIDs, or ``"send"`` them all the same. After a
+                lost answer ``"send"`` repeats only files the service says it does not have; others are UNCONFIRMED,
+                since the service may have an older version.
             send_truncated: send files that are cut off too, as for `DicomWeb.upload`.
-            sockets: connections that carry parts, each one part at a time.
+            sockets: number of connections that carry parts, each one part at a time.
             progress: called with typed events.
-            report: a file that gets one JSON line a source as it ends, appended, readable for you alone. What is
-                returned then holds counts and what needs attention, so that memory stays flat for millions.
+            report: a file to which one JSON line per source is appended as it ends; readable for you alone. The
+                returned report then holds counts and the outcomes that need attention, so that memory stays flat for
+                millions of sources.
             report_paths: write the sources' paths into it too; they may hold patients' names.
 
         Returns:
@@ -212,15 +214,15 @@ class CloudApi:
         sockets: int = 4,
         progress: OnProgress | None = None,
     ) -> Outcomes[UploadReport]:
-        """Do what `upload` does, and give each outcome as its source ends: ``async for outcome in ...``.
+        """Do what `upload` does, yielding each outcome as its source ends: ``async for outcome in ...``.
 
-        Memory holds what is under way, whatever the number of sources. See `upload` for arguments and errors, which are
+        Memory holds what is in flight, whatever the number of sources. See `upload` for arguments and errors, which are
         raised while the outcomes are read.
         """
         return Outcomes(self._uploading(locals()))
 
     def _uploading(self, given: Mapping[str, Any]) -> Callable[[Gathered], Awaitable[UploadReport]]:
-        """Return what uploads as the ``locals()`` of `upload` or `upload_each` say."""
+        """Return the function that uploads according to the ``locals()`` of `upload` or `upload_each`."""
         others = {"self", "sources", "report", "report_paths"}
         options = {name: value for name, value in given.items() if name not in others}
         return lambda into: CloudUpload(self._caller, gathered=into, **options).run(given["sources"])
@@ -236,15 +238,15 @@ class CloudApi:
         """Attach PDF, JPEG, PNG, BMP or MP4 files to an order (JavaScript library: ``UploadDocumentFiles``).
 
         Args:
-            sources: files, folders (searched recursively), or an iterable or async iterable of them. What a file is, is
-                told by its content; its name must agree.
+            sources: files, folders (searched recursively), or an iterable or async iterable of them. The type of a file
+                is detected by its content; its name must agree.
             patient_order_uuid: the order.
-            institution_uuid: the order's institution; the user's only institution without it. Its name will do.
+            institution_uuid: the order's institution, by UUID or name; not needed if the user has only one.
             progress: called with typed events.
 
         Returns:
             One outcome a source. A document whose last answer was lost is ``UNCONFIRMED``: it may be there, and sending
-            it again could attach it twice. One whose last part has not left is ``FAILED``.
+            it again could attach it twice. One whose last part was not sent is ``FAILED``.
 
         Raises:
             UsageError: an argument is wrong.

@@ -2,8 +2,8 @@
 
 A `FrameSocket` holds the requests that wait for an answer, by message id. Only `request` adds and removes them; the
 task `_reader` hands each its answer. When the connection drops, is cut or is closed, all of them fail at once, and
-each says whether its frame may have arrived. Answers that are late, second or for nobody are dropped: a service may
-send them, and they prove nothing. After half a frame the connection is aborted, as nothing else can follow it.
+each says whether its frame may have arrived. Late, duplicate and unrequested answers are dropped: a service may send
+them, and they prove nothing. After half a frame the connection is aborted, as nothing else can follow it.
 
 A `SocketPool` holds the sockets that carry parts of files, one unanswered part on each (JavaScript library).
 """
@@ -48,7 +48,7 @@ _REFUSED_STATUSES = frozenset({401, 403})
 
 
 class Silence(Problem):
-    """A request left and was not answered in time, on a connection that still is there."""
+    """A request was sent but not answered in time, on a connection that is still open."""
 
 
 class _Connect(connect):
@@ -76,7 +76,7 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
             user_agent_header="postdicom-async",
             open_timeout=settings.timeouts.connect,
             ping_interval=_PING_EVERY,
-            ping_timeout=settings.timeouts.answer,  # a service at work may read no further, and a slow line be full
+            ping_timeout=settings.timeouts.answer,  # a busy service may stop reading, and a slow line may be full
             close_timeout=_CLOSE_WITHIN,
             max_size=settings.limits.json_bytes,
             logger=_SILENT,
@@ -111,7 +111,7 @@ def _problem_of_opening(error: Exception) -> Problem:
 
 
 class FrameSocket:
-    """An open WebSocket; any number of requests may be under way on it."""
+    """An open WebSocket; any number of requests may be in flight on it."""
 
     def __init__(self, connection: ClientConnection, settings: Settings, response_types: frozenset[int]) -> None:
         self._connection = connection
@@ -124,7 +124,7 @@ class FrameSocket:
     @property
     def is_open(self) -> bool:
         """Whether a request can be sent."""
-        # What was cut keeps the library's state and the reader until the event loop's next turn.
+        # After `cut` the library's state and the reader change only in the event loop's next turn.
         return not self._was_cut and self._connection.state is State.OPEN and not self._reader.done()
 
     async def request(
@@ -155,7 +155,7 @@ class FrameSocket:
         finally:
             del self._pending[message_id]
             if answer.done() and not answer.cancelled():
-                answer.exception()  # looked at, though nobody waits for it any more, or asyncio would report it
+                answer.exception()  # retrieved although nobody waits for it any more, or asyncio would log it
         if found.management_type not in (management_type, _NO_OPERATION):
             crossed = ProtocolError("an answer to another operation came", operation=operation)
             raise Problem(Failure.LOST, crossed)
@@ -176,7 +176,7 @@ class FrameSocket:
 
     @contextmanager
     def _moved_on(self, limit: asyncio.Timeout) -> Iterator[None]:
-        """Move a limit on as long as the service takes data, however slowly."""
+        """Extend the time limit as long as the service takes data, however slowly."""
         loop, transport, idle = asyncio.get_running_loop(), self._connection.transport, self._timeouts.idle_write
         left = 0
         timer: asyncio.TimerHandle
@@ -195,9 +195,9 @@ class FrameSocket:
             timer.cancel()
 
     async def close(self) -> None:
-        """Close it; what is pending fails. Cancelled meanwhile, it is cut."""
+        """Close it; pending requests fail. If cancelled meanwhile, the connection is dropped."""
         try:
-            # The library bounds the handshake, not the time until its own frame is out.
+            # The library bounds the closing handshake, but not the time to send its own close frame.
             with suppress(TimeoutError):
                 async with asyncio.timeout(2 * _CLOSE_WITHIN):
                     await self._connection.close()
@@ -219,7 +219,7 @@ class FrameSocket:
                 if isinstance(message, bytes):
                     self._take(message)
         except ConnectionClosed as closed:
-            # A close code that came in is sent back; only one of our own says that an answer was too big.
+            # A close code received is echoed; only a code that we sent first means that an answer was too big.
             ours = None if closed.rcvd_then_sent else closed.sent
             if ours is not None and ours.code == _TOO_BIG:
                 self._fail_pending("an answer is larger than limits.json_bytes")
@@ -227,7 +227,7 @@ class FrameSocket:
             self._fail_pending()
 
     def _take(self, frame: bytes) -> None:
-        """Hand an answer to whom it is for; other frames, second answers and late ones are for nobody."""
+        """Pass an answer to its request; drop other frames, duplicates and late answers."""
         address = addressed_to(frame)
         if address is None or address[0] not in self._response_types:
             return
@@ -246,7 +246,7 @@ class FrameSocket:
 
 
 class _Lost(Exception):
-    """A request was under way and its answer is lost: with the connection, or because it cannot be read."""
+    """The answer to a request in flight is lost: with the connection, or because it cannot be read."""
 
     def __init__(self, unreadable: str | None = None) -> None:
         super().__init__()
@@ -259,19 +259,20 @@ class _Lost(Exception):
 
 
 def session_replaced() -> Problem:
-    """Return the problem of a message that belongs to a session of the account that is no more."""
+    """Return the problem of a message that belongs to an account session that no longer exists."""
     lost = connection_failed("upload", "the session was lost, and is opened anew", sent=False)
     return Problem(Failure.NOT_SENT, lost)
 
 
 def own_problem(problem: Problem) -> Problem:
-    """Return a copy of what an opening failed of, for one of several that waited for it.
+    """Return a copy of the error of opening a session, for one of several callers that waited for it.
 
     One exception raised in several places would gather the tracebacks of all of them.
     """
     error = copy.copy(problem.error)
     if isinstance(error, ConnectionFailed):
-        error.may_have_arrived = False  # a message of the opening may have; what waited for it has not
+        # a message of the opening may have arrived; the message that waited for it has not
+        error.may_have_arrived = False
     return Problem(Failure.NOT_SENT if problem.failure is Failure.LOST else problem.failure, error)
 
 
@@ -279,7 +280,7 @@ def own_problem(problem: Problem) -> Problem:
 
 
 class SocketSlot:
-    """A place for one part on its way; its socket is opened when it is first needed, and again when it dropped."""
+    """A slot for one part in flight; its socket is opened when first needed, and reopened after it dropped."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -4,7 +4,7 @@ A file is read part by part as sockets become free, so that memory holds no more
 the size of the files. How an upload looks on the wire is the JavaScript library's. What it does when something goes
 wrong is not:
 
-- After a lost answer the service is asked whether it has the file. Only if it has not is the file sent again, all of it
+- After a lost answer the service is asked whether it has the file. Only if not is the file sent again, as a whole
   and under a new number, so that its parts cannot be mixed up with those of the first attempt.
 - A yes to that question proves that the file is there, not since when. Where files that are there are skipped, it was
   not there before, so it is STORED; where they are sent all the same, it is UNCONFIRMED.

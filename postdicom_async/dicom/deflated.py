@@ -1,7 +1,7 @@
 """Deflated data sets (PS3.5 section A.5) as a stream that can be read by offset, and back again, in bounded memory.
 
-A small file may inflate to terabytes, so that nothing is inflated but what is asked for, and only the last of it is
-kept. Deflating gives the same bytes each time, so that the length can be told before anything is sent.
+A small file may inflate to terabytes, so only what is needed is inflated, and only the last part of it is kept.
+Deflating gives the same bytes each time, so that the length is known before anything is sent.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from postdicom_async.dicom.elements import DicomProblem
 
 _IN = 64 * 1024
 _OUT = 256 * 1024
-_BEHIND = 64 * 1024  # kept of what was read, so that looking again at an element does not begin at the start
+# bytes kept behind the current position, so that re-reading an element does not restart from the beginning
+_BEHIND = 64 * 1024
 
 
 class Inflated:
-    """The inflated bytes of what ``read`` gives from ``start``. Reading on is cheap, going back begins anew."""
+    """The inflated bytes of what ``read`` returns from ``start``. Reading on is cheap, going back starts over."""
 
     def __init__(self, read: Callable[[int, int], bytes], start: int) -> None:
         self._source = read
@@ -31,7 +32,7 @@ class Inflated:
         self._data = bytearray()
 
     def read(self, at: int, size: int) -> bytes:
-        """Return ``size`` bytes from ``at``, less only at the end.
+        """Return ``size`` bytes from ``at``, fewer only at the end.
 
         Raises:
             DicomProblem: it is damaged or ends early.
@@ -64,7 +65,7 @@ class Inflated:
             data = None
         if data is None:
             raise DicomProblem("its deflated data set is damaged")
-        # The input may be used up while some output is held back: then there is more without input, or the end.
+        # The input may be used up while zlib still holds output: then more comes without input, or the end.
         if not (packed or data or self._inflater.eof):
             raise DicomProblem("its deflated data set ends early")
         return data

@@ -15,9 +15,9 @@ _FIRST_LOOK: Final = 1024
 class DataSetDigest:
     """BLAKE2b over a transfer syntax and the data set in it, fed with the bytes of a file as they come.
 
-    The preamble and the file meta information (group 0002) do not count: archives write them anew. Of what is no
-    DICOM file, or hides its data set behind more than 64 KiB, every byte counts. How the bytes are cut makes no
-    difference, and no more than 64 KiB of them are held.
+    The preamble and the file meta information (group 0002) do not count: archives rewrite them. In data that is not a
+    DICOM file, or whose data set starts after more than 64 KiB, every byte counts. How the bytes are split into pieces
+    makes no difference, and at most 64 KiB of them are held.
     """
 
     def __init__(self) -> None:

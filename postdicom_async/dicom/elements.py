@@ -1,8 +1,9 @@
 """A data set element by element, in bounded memory: headers are read, values are skipped (PS3.5 section 7).
 
 The bytes come from a function, so that a file, bytes in memory and an inflated stream are read alike; only headers, and
-the values that are asked for, are ever held. This is the strict reader, for files that are written anew: what it does
-not understand is a `DicomProblem`, never a guess. ``header.py`` and ``wholeness.py`` have quick walks of their own.
+the values that are asked for, are ever held. This is the strict reader, for files that will be rewritten: anything it
+does not understand is a `DicomProblem`, never a guess. ``header.py`` and ``wholeness.py`` have their own, faster
+parsers.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Element(NamedTuple):
 
     Attributes:
         tag: group and element number in one.
-        vr: as the file says, or as the dictionary does where it does not; ``UN`` where neither knows.
+        vr: from the file, or from the dictionary if the file has none; ``UN`` if neither has one.
         length: bytes of the value, or `UNDEFINED`.
         at: where the header begins.
         value_at: where the value begins.
@@ -78,7 +79,7 @@ class Element(NamedTuple):
 
 
 class ReadWindow:
-    """A piece of a stream, read again where something else is looked at."""
+    """A window on a stream, read again when bytes outside it are needed."""
 
     _SIZE = 16 * 1024
 
@@ -99,7 +100,7 @@ def read_element(window: ReadWindow, at: int, end: int, encoding: Encoding) -> E
     """Return the element at ``at``, in something that ends at ``end``.
 
     Raises:
-        DicomProblem: it is cut off, longer than what holds it, or no element.
+        DicomProblem: it is cut off, longer than its container, or not an element.
     """
     data = window.peek(at, 12)
     if at + 8 > end or len(data) < 8:
@@ -122,21 +123,21 @@ def read_element(window: ReadWindow, at: int, end: int, encoding: Encoding) -> E
         (length,) = struct.unpack_from(order + "I", data, 8)
         value_at = at + 12
     if length and tag in (ITEM_END, SEQUENCE_END):
-        raise DicomProblem(f"{tag_text(tag)} has a length")  # some readers pass over it, others read on inside
+        raise DicomProblem(f"{tag_text(tag)} has a length")  # some parsers skip over it, others continue inside
     if length != UNDEFINED and value_at + length > end:
         raise DicomProblem(f"it ends inside {tag_text(tag)}")
     return Element(tag, vr, length, at, value_at)
 
 
 def as_written(window: ReadWindow, at: int, encoding: Encoding) -> Encoding:
-    """Return how a data set is really written: some say explicit VR and have none, and readers take them."""
+    """Return how a data set is really encoded: some declare explicit VR but are implicit, and readers accept them."""
     vr = window.peek(at, 6)[4:].decode("latin-1")
     explicit = not vr or vr in SHORT_VRS or vr in LONG_VRS
     return encoding if explicit or not encoding.little else IMPLICIT_LITTLE
 
 
 def items_encoding(window: ReadWindow, element: Element, encoding: Encoding) -> Encoding | None:
-    """Return how the items of a sequence are written; `FRAGMENTS` for fragments; None when it is no sequence.
+    """Return how the items of a sequence are encoded; `FRAGMENTS` for fragments; None if it is not a sequence.
 
     An element of unknown VR may be a sequence, then written in implicit VR little endian (PS3.5 section 6.2.2).
     """

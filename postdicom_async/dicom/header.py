@@ -1,7 +1,7 @@
 """What an instance is, from its first bytes: four UIDs by a bounded walk over the tags (PS3.5 section 7, PS3.10).
 
-The walk takes tens of microseconds where a full parser takes a millisecond, and it never allocates what a length field
-claims. What it does not understand is left to pydicom, on the same bounded bytes.
+The walk takes tens of microseconds where a full parser takes a millisecond, and it never allocates the size that a
+length field claims. Anything it does not understand is left to pydicom, on the same bounded bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INSTANCE_UIDS = (TAG["StudyInstanceUID"], TAG["SeriesInstanceUID"], TAG["SOPIns
 _WANTED = frozenset({_TRANSFER_SYNTAX, _SOP_CLASS, *_INSTANCE_UIDS})
 
 _BEFORE_PIXELS = 0x7FDFFFFF
-_LONGEST_VALUE = 4096  # of an element wanted; the rest of a longer one is left out
+_LONGEST_VALUE = 4096  # bytes of a wanted element; a longer value is truncated
 
 _PLAIN = struct.Struct("<HH2sH")
 
@@ -37,7 +37,7 @@ _SHORT_VRS, _LONG_VRS = tags.SHORT_VR_BYTES, tags.LONG_VR_BYTES
 
 # --- UIDs -------------------------------------------------------------------------------------------------------------
 
-# They become parts of URLs and of file names, so that nothing else may pass.
+# They become parts of URLs and of file names, so nothing else may pass.
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
 _LONGEST_UID = 64
 
@@ -45,7 +45,7 @@ _LONGEST_UID = 64
 def is_uid(value: object) -> bool:
     """Return whether a value is a UID: digits and single dots, at most 64 characters.
 
-    Leading zeros of a component are let through: they are wrong but found in the wild, and harmless here.
+    Leading zeros of a component are accepted: they are wrong but occur in practice, and are harmless here.
     """
     return isinstance(value, str) and len(value) <= _LONGEST_UID and _UID.fullmatch(value) is not None
 
@@ -78,7 +78,7 @@ class HeaderGap(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InstanceHeader:
-    """What an instance says it is. All UIDs are valid UIDs, the class and the transfer syntax may be empty."""
+    """The identity of an instance, from its header. All UIDs are valid; class and transfer syntax may be empty."""
 
     uids: InstanceUids
     sop_class_uid: str
@@ -103,7 +103,7 @@ def read_header(data: bytes, *, complete: bool) -> InstanceHeader | HeaderGap:
     except (_Short, _Unclear):
         found = None
     if found is None and not complete:
-        return HeaderGap.INCOMPLETE  # what a beginning does not tell is not guessed
+        return HeaderGap.INCOMPLETE  # nothing is guessed from an incomplete beginning
     return found or _header_of(_with_pydicom(data, _WANTED)) or HeaderGap.UNCLEAR
 
 
@@ -159,7 +159,7 @@ class _Short(Exception):
 
 
 class _Unclear(Exception):
-    """The walk does not understand what it sees."""
+    """The walk does not understand the bytes."""
 
 
 def _header_of(found: dict[int, bytes]) -> InstanceHeader | None:
@@ -189,7 +189,7 @@ def _walk_file(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> 
 
 def _walk_meta(data: bytes, found: dict[int, bytes], wanted: frozenset[int]) -> int:
     """Walk the file meta information; return where the data set begins."""
-    # The group length (0002,0000) may lie, so the end of the group is where another group begins.
+    # The group length (0002,0000) may be wrong, so the group ends where another group begins.
     start = _walk(data, 132, found, wanted, little=True, explicit=True, last=0x0002FFFF)
     if data[128:132] != b"DICM" or _TRANSFER_SYNTAX not in found:
         raise _Unclear
@@ -239,7 +239,7 @@ def _walk(
 
 
 def _behind_plain(data: bytes, at: int, wanted: frozenset[int], last: int) -> int:
-    """Step over what most of a header is, quickly: elements of a 16-bit length which nobody wants."""
+    """Skip quickly over most of a header: unwanted elements with a 16-bit length."""
     unpack, end = _PLAIN.unpack_from, len(data) - 8
     while at <= end:
         group, element, vr, length = unpack(data, at)
@@ -284,7 +284,7 @@ def _text(value: bytes) -> str:
 
 
 class NotingBytes(BytesIO):
-    """Bytes that note when a read ran into their end: pydicom takes what is left of a value for all of it."""
+    """Bytes that note when a read hit their end: pydicom takes a truncated value for a whole one."""
 
     ran_short: bool = False
 
@@ -296,11 +296,11 @@ class NotingBytes(BytesIO):
 
 
 def _with_pydicom(data: bytes, wanted: frozenset[int]) -> dict[int, bytes]:
-    """Read the same bytes with pydicom; whatever it cannot do means that nothing is found."""
-    import pydicom  # it takes long to import, and is seldom needed here
+    """Read the same bytes with pydicom; if it fails, nothing is found."""
+    import pydicom  # slow to import, and seldom needed here
 
     if tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN.encode() in data:
-        return {}  # it would unpack without a bound
+        return {}  # pydicom would inflate it without a bound
     source = NotingBytes(data)
     found: dict[int, bytes] = {}
     try:

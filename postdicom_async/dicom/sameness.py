@@ -1,8 +1,8 @@
-"""Whether two files hold one instance: the same data set, whatever file meta information stands before it. Pure.
+"""Whether two files contain the same instance: the same data set, whatever file meta information precedes it. Pure.
 
-An archive may write the preamble and the file meta information (PS3.10 section 7.1) anew, drop padding and group
-lengths, or write the length of a sequence in its other form. None of that changes the instance. Where something does,
-it is told by tag and never by value; what archives may change on their own account is told apart from the rest.
+An archive may rewrite the preamble and the file meta information (PS3.10 section 7.1), drop padding and group lengths,
+or write the length of a sequence in its other form. None of that changes the instance. Real changes are reported by tag
+and never by value; changes that archives may make on their own are distinguished from the rest.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _COERCIBLE: Final = frozenset(
 
 
 def is_coercible(tag: int) -> bool:
-    """Return whether an archive may change an element on its own account, and say so (PS3.4 section B.4.1.3).
+    """Return whether an archive may change (coerce) an element by itself, and report it (PS3.4 section B.4.1.3).
 
-    These are what is told of patient and study, which archives reconcile with what they know (IHE PIR), the character
-    set, and what records such changes (Original Attributes Sequence, PS3.3 section C.12.1.1.9). UIDs, and all that
-    says something of the image, are not.
+    These are attributes of patient and study, which archives reconcile with their own records (IHE PIR), the character
+    set, and the record of such changes (Original Attributes Sequence, PS3.3 section C.12.1.1.9). UIDs, and everything
+    that describes the image, are not.
     """
     return tag >> 16 == _PATIENT_GROUP or tag in _COERCIBLE
 
 
 class Sameness(Enum):
-    """What a comparison of two files came to."""
+    """The result of comparing two files."""
 
     SAME = auto()
     DIFFERENT = auto()
@@ -58,11 +58,11 @@ class Sameness(Enum):
 
 
 class Difference(Enum):
-    """What an archive made of an instance."""
+    """How an archive changed an instance."""
 
     SAME = "same"
     COERCED = "coerced"
-    """Only elements differ that it may change on its own account; see `is_coercible`."""
+    """Only elements differ that it may change by itself; see `is_coercible`."""
     DIFFERENT = "different"
     CANNOT_COMPARE = "cannot compare"
     """They are written in different transfer syntaxes, or one of them cannot be read."""

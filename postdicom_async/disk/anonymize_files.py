@@ -1,9 +1,9 @@
 """The two files of an anonymisation: a table of patients that is read, and a map of UIDs that is written.
 
-The map is private and says which UIDs became which others. It is CSV: a line a pair, appended before the instance is
-sent, and durable by then, so that after the process was killed every line in it is true. One process writes it at a
-time. A line that was cut short by a crash of the machine or a full disk is removed by the next process that opens the
-file; its instance was not sent. A pair may stand there twice: only the latest are remembered, and memory stays small.
+The map is private and says which UIDs were replaced by which. It is CSV, one line per pair, appended and made durable
+before the instance is sent, so that even after a kill every line in it is true. One process writes it at a time. A line
+cut short by a crash of the machine or a full disk is removed by the next process that opens the file; its instance was
+not sent. A pair may occur twice: only the latest are remembered, to save memory.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ _FLAGS: Final = (
 
 @public_face
 class UidMap:
-    """Which Study, Series and SOP Instance UIDs became which: a CSV file with the columns ``kind``, ``old``, ``new``.
+    """The map of replaced Study, Series and SOP Instance UIDs: a CSV file with the columns ``kind``, ``old``, ``new``.
 
     ::
 
         with UidMap("uids.csv") as uids:
             await client.upload(folder, anonymize=Anonymization(remap_uids=True, secret=secret, uid_map=uids))
 
-    Whoever has it can undo what was done, so it is readable for its owner alone (0600). An older one is gone on with.
+    Whoever has it can reverse the replacement, so it is readable for its owner alone (0600). An existing one is
+    continued.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file, made where it does not exist.
+        """Open the file, created if it does not exist.
 
         Raises:
-            UsageError: it is no path, others can read the file, or it is none of these.
+            UsageError: it is not a path, others can read the file, or it is not such a map.
             LocalFileError: it cannot be opened, or another process writes it.
         """
         self._lock = threading.Lock()
@@ -92,7 +93,7 @@ class UidMap:
             self._file = -1
 
     def record(self, old: InstanceUids, new: InstanceUids) -> None:
-        """Write down what an instance's UIDs became, and return when that is durable. Blocking; any thread may call.
+        """Record the new UIDs of an instance, and return when that is durable. Blocking; any thread may call.
 
         Raises:
             LocalFileError: it cannot be written; the file is as it was.
@@ -101,7 +102,7 @@ class UidMap:
             with self._lock:
                 self._append(old, new)
                 ticket = self._written
-            with self._sync_lock:  # whoever comes first makes the lines of all durable who wait
+            with self._sync_lock:  # the first thread makes the lines of all waiting threads durable
                 if self._synced < ticket:
                     self._synced = self._sync()
 
@@ -111,7 +112,7 @@ class UidMap:
             os.fsync(self._file)
         except OSError:
             with self._lock:
-                self._recent.clear()  # nobody knows what is in the file: it is written once more
+                self._recent.clear()  # it is unknown what is in the file: pairs are written once more
             raise
         return written
 
@@ -127,7 +128,7 @@ class UidMap:
         try:
             write_fully(self._file, lines)
         except OSError:
-            os.ftruncate(self._file, size)  # no half line stays before the next one
+            os.ftruncate(self._file, size)  # so that no half line precedes the next one
             raise
         self._written += 1
         for kind, before, _ in fresh:
@@ -136,7 +137,7 @@ class UidMap:
             self._recent.popitem(last=False)
 
     def _begin(self) -> None:
-        """Look whether the file may be gone on with; take away what was cut off at its end."""
+        """Check that the file may be continued; remove an incomplete line at its end."""
         status = os.fstat(self._file)
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{_WHAT}: give the path of a file")
@@ -164,11 +165,11 @@ class UidMap:
 
 @public_face
 class PatientTable(PatientRows):
-    """What each patient's elements become, from a CSV file.
+    """The new values of each patient's elements, from a CSV file.
 
     The first line names the columns, with ``,`` or ``;`` between them: ``PatientID``, and if wanted
-    ``IssuerOfPatientID``, say who a patient is now; every other column is a keyword or tag, and what stands in it is
-    the new value. The new IDs stand in a second column ``PatientID``. An empty value empties the element::
+    ``IssuerOfPatientID``, say who a patient is now; every other column is a keyword or tag, and its cells are the new
+    values. New IDs are in a second column ``PatientID``. An empty value empties the element::
 
         PatientID,PatientID,PatientName,PatientBirthDate
         4711,S-001,STUDY^ONE,
@@ -178,7 +179,7 @@ class PatientTable(PatientRows):
 
     Attributes:
         columns: the tags of the elements that are set.
-        by_issuer: a patient is known by Issuer of Patient ID too.
+        by_issuer: whether patients are identified by Issuer of Patient ID too.
     """
 
     @classmethod
@@ -186,8 +187,8 @@ class PatientTable(PatientRows):
         """Read a file whole: 100,000 patients take one or two seconds and 20 MB.
 
         Raises:
-            UsageError: it is no such table, a value does not fit its column, or a patient is in it twice. The message
-                names line and column, and never a value.
+            UsageError: it is not such a table, a value is not valid for its column, or a patient is in it twice. The
+                message names line and column, and never a value.
             LocalFileError: it cannot be read.
         """
         with explained("the table of patients"), path_of(path).open("rb") as lines:

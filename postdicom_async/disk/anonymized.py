@@ -1,4 +1,4 @@
-"""Anonymised sources: planned once, then read from the original piece by piece with what changed put in between."""
+"""Anonymised sources: planned once, then read piecewise from the original, with the changed bytes inserted."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Original: TypeAlias = FileBody | BytesBody | SpooledFile
 
 @dataclass(frozen=True, slots=True)
 class AnonymizedBody:
-    """A file with some of its bytes replaced, in pieces.
+    """A file with some of its bytes replaced, read in pieces.
 
-    ``open`` raises `LocalFileError` when the original is not what it was when the plan was made.
+    ``open`` raises `LocalFileError` if the original has changed since the plan was made.
 
     Attributes:
-        original: where kept bytes are read from.
+        original: the source of unchanged bytes.
         parts: bytes, or offset and length in the original.
         length: bytes in all.
         deflated_at: where the original's deflated data set begins; None for another transfer syntax.
@@ -52,7 +52,7 @@ class AnonymizedBody:
     deflated_parts: tuple[Segment, ...] = field(default=(), repr=False)
 
     async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield the anonymised file from its first byte, the next piece read while one is being sent."""
+        """Yield the anonymised file from its first byte, reading the next piece while one is being sent."""
         pieces = self.pieces()
         ahead = asyncio.ensure_future(asyncio.to_thread(next, pieces, b""))
         with explained("a source"), translated(DicomProblem, _changed):
@@ -68,7 +68,7 @@ class AnonymizedBody:
                         pieces.close()
 
     def pieces(self) -> Generator[bytes, None, None]:
-        """Yield the file, reading as it is iterated over; close it if it is not read to its end."""
+        """Yield the file, reading it lazily; close the generator if it is not read to its end."""
         length = 0
         with _opened(self.original) as read:
             for piece in _gathered(self._runs(read), getattr(self.original, "piece", _PIECE)):
@@ -113,7 +113,7 @@ def _runs(parts: Iterable[Segment], read: _Read) -> Iterator[bytes]:
 
 
 def _gathered(runs: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """Yield what is given in pieces of about ``size`` bytes: there may be many small ones."""
+    """Join runs of bytes, many of which may be small, into pieces of about ``size`` bytes."""
     held: list[bytes] = []
     length = 0
     for run in runs:
@@ -127,10 +127,10 @@ def _gathered(runs: Iterator[bytes], size: int) -> Iterator[bytes]:
 
 
 async def anonymized(source: IdentifiedSource, anonymization: Anonymization) -> IdentifiedSource:
-    """Return a source as it is to be sent, its UIDs and length as they will be.
+    """Return the anonymised source, with the UIDs and length it will have.
 
-    What cannot be anonymised comes back as `Unusable` with the reason; it must not be sent. What is `Unusable` already
-    comes back as it is.
+    A source that cannot be anonymised is returned as `Unusable` with the reason; it must not be sent. One that is
+    `Unusable` already is returned as it is.
 
     Raises:
         UsageError: ``anonymization`` is something else.
@@ -168,7 +168,7 @@ def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody
 
     with _opened(original) as read:
         head, data_set, deflated_at = plan_file(read, original.length, anonymization)
-        if deflated_at is not None:  # how long it becomes only deflating it tells
+        if deflated_at is not None:  # its length is known only after deflating it
             runs = _runs(data_set.parts, Inflated(read, deflated_at).read)
             length = head.length + sum(len(run) for run in deflate(runs))
             return AnonymizedBody(original, tuple(head.parts), length, deflated_at, tuple(data_set.parts))
@@ -177,7 +177,7 @@ def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody
 
 
 def _header_of(body: AnonymizedBody) -> InstanceHeader | HeaderGap:
-    """Read the header as it will be, from the bytes that will be sent."""
+    """Read the new header, from the bytes that will be sent."""
     pieces = body.pieces()
     data = b""
     try:

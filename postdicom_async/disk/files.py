@@ -1,7 +1,7 @@
-"""Which files there are, what their first bytes tell, and a file as a body: looking at a file never raises.
+"""Finding files, what their first bytes tell, and a file as a body: looking at a file never raises.
 
-A file is read twice: its beginning when it is identified, all of it when it is sent. What tells that it is the same
-file both times is its identity; one that has changed in between is an error, never a success.
+A file is read twice: its beginning when it is identified, all of it when it is sent. Its identity tells whether it is
+the same file both times; one that has changed in between is an error, never a success.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
 
 _FIRST_READ = 64 * 1024
-_MOST_NAMES = 20_000  # of one folder, in memory; what is more is sorted on disk
-_PATIENCE = 2.0  # seconds for a look at whether a file is whole, on a slow disk
+_MOST_NAMES = 20_000  # names of one folder held in memory; more are sorted on disk
+_PATIENCE = 2.0  # seconds to check whether a file is whole, on a slow disk
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A source that cannot be sent, and why; its UIDs where they are known all the same."""
+    """A source that cannot be sent, and why; with its UIDs if they are known."""
 
     label: str = field(repr=False)
     status: Status
@@ -48,7 +48,7 @@ class Unusable:
 
 
 def path_of(source: str | os.PathLike[str]) -> Path:
-    """Return a path that was given; an empty one would be the current folder."""
+    """Return an argument as a path; refuse an empty one, which would be the current folder."""
     text: object = None
     with suppress(TypeError):
         text = os.fspath(source)
@@ -60,7 +60,7 @@ def path_of(source: str | os.PathLike[str]) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """As `Path.is_dir`, which raises for some paths that cannot be looked at."""
+    """Do what `Path.is_dir` does, without raising for paths that cannot be examined."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
@@ -68,10 +68,10 @@ def is_folder(path: Path) -> bool:
 
 
 def files_at(path: Path) -> Iterator[Path | Unusable]:
-    """Yield a file as it is, and every file below a folder in a stable order; what cannot be searched is told.
+    """Yield a file itself, or every file below a folder in a stable order; report folders that cannot be searched.
 
     However many files there are and however deep they lie (`os.walk` is recursive), memory holds the names of one
-    folder on each level, and of a folder with very many only some.
+    folder per level, and only some names of a very large folder.
     """
     if not is_folder(path):
         yield path
@@ -101,10 +101,10 @@ _LINK, _FILE, _FOLDER, _END = range(4)  # a folder's entries come in this order,
 
 
 def _entries(folder: Path) -> Iterator[tuple[int, str]]:
-    """Yield what lies in a folder: links to folders, then all that is no folder, then folders, each by name.
+    """Yield a folder's entries: links to folders, then everything that is not a folder, then folders, by name.
 
     Raises:
-        OSError: it cannot be searched; then nothing has been yielded.
+        OSError: it cannot be searched; nothing has been yielded then.
         LocalFileError: there are very many, and the folder for temporary files has no room for their names.
     """
     with closing(Scratch()) as scratch:
@@ -118,7 +118,7 @@ def _entries(folder: Path) -> Iterator[tuple[int, str]]:
 
 
 def sizes_at(path: Path) -> Iterator[int]:
-    """Yield the bytes of everything that `files_at` yields, in any order; 0 where they cannot be told."""
+    """Yield the size of every file that `files_at` yields, in any order; 0 if unknown."""
     if not is_folder(path):
         yield _size(path)
         return
@@ -155,7 +155,7 @@ _GAPS = {
 }
 
 
-# What files are packed in begins with; a tar file says so only after 257 bytes.
+# Signatures of archive formats and their offsets; that of tar comes only after 257 bytes.
 _PACKED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "zip"),
     (0, b"\x1f\x8b", "gzip"),
@@ -168,7 +168,7 @@ _PACKED: tuple[tuple[int, bytes, str], ...] = (
 
 
 def unusable(label: str, gap: HeaderGap, size: int, beginning: bytes = b"") -> Unusable:
-    """Return what is told of a source without a header; ``beginning`` are its first bytes."""
+    """Return the `Unusable` for a source without a readable header; ``beginning`` are its first bytes."""
     status, reason = _GAPS[gap]
     if gap is HeaderGap.NOT_DICOM:
         packed = [kind for at, mark, kind in _PACKED if beginning.startswith(mark, at)]
@@ -177,12 +177,12 @@ def unusable(label: str, gap: HeaderGap, size: int, beginning: bytes = b"") -> U
 
 
 def open_at_once(path: Path) -> FileIO:
-    """Open a file for reading, also where it has become a pipe since it was looked at: nobody waits for a writer."""
+    """Open a file for reading without blocking, even if it has become a pipe since it was examined."""
     return FileIO(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
 def read_fully(file: FileIO, size: int) -> bytes:
-    """Return ``size`` bytes, less only at the end: one read may give less before."""
+    """Return ``size`` bytes, fewer only at the end of the file: a single read may return fewer before that."""
     data = file.read(size)
     while data and len(data) < size and (more := file.read(size - len(data))):
         data += more
@@ -190,7 +190,7 @@ def read_fully(file: FileIO, size: int) -> bytes:
 
 
 def write_fully(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of it: one write may take less, on a disk that fills or to a pipe."""
+    """Write all of it: a single write may take less, on a nearly full disk or to a pipe."""
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
@@ -203,12 +203,12 @@ class _Reader(Protocol[_Told]):
 
 
 class Beginning(NamedTuple, Generic[_T]):
-    """What the first bytes of a file told.
+    """The result of reading the first bytes of a file.
 
     Attributes:
-        told: by the reader.
-        status: of the file as it was opened.
-        content: all of a small file, which did not change while it was read; empty for a larger one.
+        told: the reader's result.
+        status: that of the file as it was opened.
+        content: all of a small file that did not change while it was read; empty for a larger one.
     """
 
     told: _T
@@ -217,9 +217,9 @@ class Beginning(NamedTuple, Generic[_T]):
 
 
 def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> Beginning[_T] | Unusable:
-    """Return what ``read`` tells of a file, or why it tells nothing; never raises for what a file is.
+    """Return the result of ``read`` on a file's beginning, or why there is none; never raises because of the file.
 
-    With ``whole`` a DICOM file that is cut off is `Unusable`, whatever its beginning tells.
+    With ``whole`` a DICOM file that is cut off is `Unusable`, whatever its beginning says.
     """
     label = str(path)
     try:
@@ -229,7 +229,7 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> Beg
         if status.st_size == 0:
             return Unusable(label, Status.NOT_DICOM, "empty file")
         with open_at_once(path) as file:
-            status = os.fstat(file.fileno())  # of what is read here, should another file have come under that name
+            status = os.fstat(file.fileno())  # of the open file: another one may have taken its name
             data, told, missing = look_into(file, read, status.st_size, whole=whole)
             is_all = len(data) == status.st_size <= _FIRST_READ and identity_of(os.fstat(file.fileno())) == identity_of(
                 status
@@ -246,25 +246,25 @@ def read_beginning(path: Path, read: _Reader[_T], *, whole: bool = False) -> Beg
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:
-    """Return what tells that a file is still the same.
+    """Return the values that show whether a file is still the same.
 
-    The time of the last status change counts too: whoever rewrites a file in place can set its modification time back,
-    but not that one. So a change of mode, owner, links or attributes while a file is read is taken for a change of its
-    content: an error to be repeated, where the other mistake would send mixed bytes. Reading does not change it. On
-    Windows it is the time of creation, and tells nothing more.
+    The time of the last status change (ctime) counts too: a program that rewrites a file in place can reset its
+    modification time, but not that one. So a change of mode, owner, links or attributes while a file is read is taken
+    for a change of its content: a needless retry, where the opposite mistake would send mixed bytes. Reading does not
+    change it. On Windows it is the time of creation, and adds nothing.
     """
     return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
 def look_into(file: FileIO, read: _Reader[_T], size: int, *, whole: bool) -> tuple[bytes, _T | HeaderGap, str | None]:
-    """Return the beginning of a file, what ``read`` tells of it, and what is missing where that is looked for."""
+    """Return the beginning of a file, the result of ``read``, and what is missing, if ``whole`` asks for that check."""
     data, told = told_by_file(file, read)
     is_doubtful = told is HeaderGap.UNCLEAR or (whole and not isinstance(told, HeaderGap))
     return data, told, missing_in(file, data, size) if is_doubtful else None
 
 
 def told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap]:
-    """Return the beginning of a file and what ``read`` tells of it; most headers fit into the first read."""
+    """Return the beginning of a file and the result of ``read``; most headers fit into the first read."""
     data = read_fully(file, _FIRST_READ)
     told = read(data, complete=len(data) < _FIRST_READ)
     if told is HeaderGap.INCOMPLETE:
@@ -274,7 +274,7 @@ def told_by_file(file: FileIO, read: _Reader[_T]) -> tuple[bytes, _T | HeaderGap
 
 
 def missing_in(file: FileIO, beginning: bytes, size: int) -> str | None:
-    """Return what a DICOM file lacks, as `what_is_missing` does; it is read where that must be, for a bounded time."""
+    """Return what a DICOM file lacks, as `what_is_missing` does; reads it if needed, for a bounded time."""
     until = time.monotonic() + _PATIENCE
 
     def read(at: int, count: int) -> bytes:
@@ -317,14 +317,14 @@ def explain_os_error(error: OSError) -> str:
 
 
 def local_file_error(what: str, error: OSError) -> LocalFileError:
-    """Return the exception for a failed system call on ``what``."""
+    """Return the exception for a failed system call; ``what`` names the file in the message."""
     problem = LocalFileError(f"{what}: {explain_os_error(error)}", temporary=error.errno in _MAY_PASS)
     problem.disk_full = error.errno in _FULL
     return problem
 
 
 def explained(what: str) -> translated[OSError]:
-    """Return a context out of which a failing system call comes as the `LocalFileError` on ``what``."""
+    """Return a context manager that turns an `OSError` into the `LocalFileError` on ``what``."""
     return translated(OSError, lambda error: local_file_error(what, error))
 
 
@@ -332,7 +332,7 @@ def explained(what: str) -> translated[OSError]:
 
 
 async def _opened(path: Path) -> FileIO:
-    """Open a file in a thread. A task that is cancelled does not wait for it: the disk may be asleep, or far away."""
+    """Open a file in a thread. A cancelled task does not wait for it: the disk may be asleep, or remote."""
     opening = asyncio.get_running_loop().run_in_executor(None, open_at_once, path)
     try:
         return await asyncio.shield(opening)
@@ -350,8 +350,8 @@ def _close_unwanted(opening: asyncio.Future[FileIO]) -> None:
 class FileBody:
     """A file, byte for byte, in pieces.
 
-    ``open`` raises `LocalFileError` when the file is not what it was when it was identified, before or after reading:
-    its size, its inode, or a time of its last change, be it only of its mode or of the links to it.
+    ``open`` raises `LocalFileError`, before or after reading, if the file has changed since it was identified: its
+    size, its inode, or a time of last change, even one of its mode or links only.
     """
 
     path: Path = field(repr=False)
@@ -379,7 +379,7 @@ class FileBody:
         """Open the file for reads by offset and size, in this thread.
 
         Raises:
-            LocalFileError: at its beginning or end: the file has changed, and what was read may be of either version.
+            LocalFileError: on entering or leaving, if the file has changed: the bytes read may be of either version.
         """
         with open_at_once(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
@@ -392,7 +392,7 @@ class FileBody:
             self.require_unchanged(os.fstat(file.fileno()))
 
     def _read_whole(self) -> bytes:
-        """Read a small file in one visit to a thread: opening, reading and closing one by one costs four."""
+        """Read a small file in one call to a thread: opening, reading and closing separately costs four."""
         with open_at_once(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
             data = read_fully(file, self.length)
@@ -403,7 +403,7 @@ class FileBody:
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield a large file, reading the next piece while one is being sent."""
-        from aiofiles.threadpool import wrap  # takes a while to import, and small files do without
+        from aiofiles.threadpool import wrap  # slow to import, and not needed for small files
 
         with await _opened(self.path) as file:
             self.require_unchanged(os.fstat(file.fileno()))
@@ -420,17 +420,17 @@ class FileBody:
             self.require_unchanged(os.fstat(file.fileno()))
 
     def require_unchanged(self, status: os.stat_result) -> None:
-        """Raise `LocalFileError` unless this is the status of the file as it was identified."""
+        """Raise `LocalFileError` unless ``status`` shows the same file that was identified."""
         if identity_of(status) != self.identity:
             raise LocalFileError("a source changed while it was read")
 
 
 @dataclass(frozen=True, slots=True)
 class HeldFile:
-    """A small file that was read whole when it was identified, so that it is opened once.
+    """A small file that was read whole when it was identified, so that it is opened only once.
 
     Attributes:
-        file: where it comes from; what is kept of it when it has been sent.
+        file: the file it was read from; all that is kept of it once it has been sent.
     """
 
     file: FileBody
@@ -442,15 +442,15 @@ class HeldFile:
         return len(self.data)
 
     async def open(self) -> AsyncGenerator[bytes, None]:
-        """Yield it, unless it is not what it was."""
+        """Yield the content, unless the file has changed."""
         await self.look()
         yield self.data
 
     async def look(self) -> None:
-        """Look at the file.
+        """Check that the file has not changed.
 
         Raises:
-            LocalFileError: it is not what it was when it was read.
+            LocalFileError: it has changed since it was read.
         """
         with explained("a source"):
             self.file.require_unchanged(await _looks.run(self.file.path.stat))

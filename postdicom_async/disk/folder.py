@@ -1,8 +1,8 @@
 """A folder to receive into and to delete from: files appear whole or not at all, and nothing outside it is touched.
 
 Every step below the folder goes through a directory's file descriptor without following links, so that nobody who can
-write there can lead a file elsewhere. Windows has no such calls; there the path is checked for links before each
-file is made, which someone who swaps a link in at that moment could defeat.
+write there can redirect a file elsewhere. Windows has no such calls; there the path is checked for links before each
+file is created, which someone who swaps in a link at that moment could defeat.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from postdicom_async.disk.files import FileIdentity, explained, identity_of, mis
 from postdicom_async.results import InstanceUids
 
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
-_ROOT = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)  # may be a link: the caller's choice
+# may itself be a link: that is the caller's choice
+_ROOT = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY = _ROOT | getattr(os, "O_NOFOLLOW", 0)
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE | getattr(os, "O_CLOEXEC", 0)
-_EXISTING_FILE = os.O_RDONLY | _FILE | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
+_EXISTING_FILE = os.O_RDONLY | _FILE | getattr(os, "O_NONBLOCK", 0)  # opening a pipe must not block
 _OPEN_DIRECTORIES = 64
 _MOST_BUFFERS = 512  # below IOV_MAX of every system
 _PARTIAL_PREFIX = ".postdicom-"
@@ -39,14 +40,14 @@ _ABANDONED_SECONDS = 3600.0
 
 
 def is_partial(name: str) -> bool:
-    """Return whether a file of that name is one on its way, or was left by a process that was killed."""
+    """Return whether a name is that of a partial file: in progress, or left by a process that was killed."""
     return name.startswith(_PARTIAL_PREFIX) and name.endswith(_PARTIAL_SUFFIX)
 
 
 class _Directory:
-    """An open directory, shared by the files on their way into it. It is counted under the folder's lock.
+    """An open directory, shared by the files being written into it. Users are counted under the folder's lock.
 
-    ``descriptor`` is -1 where a system finds nothing by descriptors (`_GUARDED`).
+    ``descriptor`` is -1 on systems without calls relative to a descriptor (see `_GUARDED`).
     """
 
     __slots__ = ("cleared", "descriptor", "left", "path", "users")
@@ -56,8 +57,8 @@ class _Directory:
         self.path: Path = path
         self.descriptor: int = -1
         self.users: int = 0
-        self.left: bool = False  # to be closed by the last user
-        self.cleared: bool = False  # of what was abandoned there
+        self.left: bool = False  # whether the last user is to close it
+        self.cleared: bool = False  # whether abandoned partial files were removed
         name, above = (path, None) if parent is None else parent.at(path.name)
         if _GUARDED:
             self.descriptor = os.open(name, _ROOT if parent is None else _DIRECTORY, dir_fd=above)
@@ -65,11 +66,11 @@ class _Directory:
             raise NotADirectoryError(errno.ENOTDIR, "something that is not a folder is in the way")
 
     def at(self, name: str) -> tuple[str | Path, int | None]:
-        """Return how system calls find a name in it: the name and the descriptor, or the whole path and none."""
+        """Return the arguments for system calls on a name in it: name and descriptor, or the whole path and None."""
         return (name, self.descriptor) if _GUARDED else (self.path / name, None)
 
     def entries(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-        """Return what lies in it."""
+        """Return its entries."""
         return os.scandir(self.descriptor if _GUARDED else self.path)
 
     def remove(self, name: str) -> None:
@@ -79,20 +80,20 @@ class _Directory:
             os.unlink(path, dir_fd=above)
 
     def close(self) -> None:
-        """Close it. Nothing more is wanted of it."""
+        """Close it, ignoring errors."""
         descriptor, self.descriptor = self.descriptor, -1
         _close(descriptor)
 
 
 class SafeFolder:
-    """A folder that is written to by calls that block; threads may share it, one at a time for one file.
+    """A folder written to by blocking calls; threads may share it, but a file belongs to one at a time.
 
-    State: the directories below it that are open, by name, counted and closed under one lock. A `PartialFile` borrows
-    one, so that it is not closed under it. The root stays open until `close`.
+    State: the open directories below it, by name, counted and closed under one lock. A `PartialFile` borrows one, so
+        that it is not closed while in use. The root stays open until `close`.
 
-    Made where it does not exist. Folders are made with mode 0700 and files with 0600: they hold patient data. Partial
-    files that were left by an earlier one of the same ``owner``, of which there is one at a time, are removed at once;
-    those of others after an hour.
+    It is created if it does not exist. Folders are created with mode 0700 and files with 0600: they hold patient data.
+    Partial files left by an earlier process with the same ``owner``, of which only one runs at a time, are removed at
+    once; those of others after an hour.
     """
 
     def __init__(self, root: Path, *, fsync: bool, owner: str = "") -> None:
@@ -105,10 +106,10 @@ class SafeFolder:
         self._numbers = count()
 
     def open(self) -> None:
-        """Make the folder where it does not exist, and hold on to it.
+        """Create the folder if it does not exist, and keep it open.
 
         Raises:
-            LocalFileError: it cannot be made or opened.
+            LocalFileError: it cannot be created or opened.
         """
         with explained(str(self.root)):
             _make_with_parents(self.root)
@@ -116,12 +117,12 @@ class SafeFolder:
         self._directory(())
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the folder and the directories below it."""
         with self._lock:
             self._forget()
 
     def create(self, name: RelativeName) -> PartialFile:
-        """Open a new file that will be called ``name`` when it is whole.
+        """Open a new file that is given its ``name`` when it is whole.
 
         Raises:
             LocalFileError: it cannot be made.
@@ -130,7 +131,7 @@ class SafeFolder:
             return PartialFile(self, self.borrow(name[:-1]), name)
 
     def save(self, name: RelativeName, pieces: Sequence[bytes | memoryview]) -> None:
-        """Write a whole file in one go.
+        """Write and commit a whole file.
 
         Raises:
             LocalFileError: it cannot be written; nothing of it is left.
@@ -143,7 +144,7 @@ class SafeFolder:
             partial.discard()
 
     def holds(self, name: RelativeName, uids: InstanceUids) -> bool:
-        """Return whether a regular file of that name is there, says that it is that instance, and is not cut off."""
+        """Return whether a regular file of that name exists, contains that instance, and is not cut off."""
         try:
             descriptor = self.open_existing(name)
             try:
@@ -155,7 +156,7 @@ class SafeFolder:
         return header is not None and header.uids == uids
 
     def is_bare(self, parts: RelativeName) -> bool:
-        """Return whether there is no folder of that name, or nothing in it."""
+        """Return whether there is no folder of that name, or an empty one."""
         try:
             with self._lock, self._directory(parts, make=False).entries() as entries:
                 return next(entries, None) is None
@@ -165,7 +166,7 @@ class SafeFolder:
             return False
 
     def open_existing(self, name: RelativeName) -> int:
-        """Open what has a name for reading, following no link; return its descriptor.
+        """Open a file for reading without following links; return its descriptor.
 
         Raises:
             OSError: it is not there, or is a link.
@@ -177,25 +178,25 @@ class SafeFolder:
     # --- directories -------------------------------------------------------------------------------------------------
 
     def borrow(self, parts: RelativeName) -> _Directory:
-        """Return the directory of a folder below the root, made where it does not exist; to be given back."""
+        """Return the open directory of a folder below the root, created if needed; give it back after use."""
         with self._lock:
             directory = self._directory(parts)
             directory.users += 1
             return directory
 
     def give_back(self, directory: _Directory) -> None:
-        """Take note that a user of it is done."""
+        """Note that one user of the directory is done."""
         with self._lock:
             directory.users -= 1
             if directory.left and not directory.users:
                 directory.close()
 
     def _directory(self, parts: RelativeName, *, make: bool = True) -> _Directory:
-        """Return a folder below the root, making it step by step."""
+        """Return the directory of a folder below the root, creating it step by step."""
         if () not in self._directories:
             raise OSError(errno.EBADF, "the folder is closed")
         known = self._directories.get(parts)
-        if known is None or (parts and not _GUARDED):  # without descriptors, a folder is looked at each time
+        if known is None or (parts and not _GUARDED):  # without descriptors, the folder is checked each time
             if len(self._directories) > _OPEN_DIRECTORIES:
                 self._forget(keep_root=True)
             parent = self._directory(parts[:-1], make=make)
@@ -213,13 +214,13 @@ class SafeFolder:
                 os.mkdir(path, 0o700, dir_fd=above)
                 try:
                     self._make_durable(parent)
-                except OSError:  # the next file must not find it there, and take it for durable
+                except OSError:  # the next file must not find it, and take it for durable
                     os.rmdir(path, dir_fd=above)
                     raise
         return _Directory(parent.path / name, parent)
 
     def _clear_abandoned(self, directory: _Directory) -> None:
-        """Remove partial files that a killed process left: its owner's, and what nobody has written to for an hour."""
+        """Remove partial files left by a killed process: this owner's, and others not written to for an hour."""
         with suppress(OSError), directory.entries() as entries:
             for entry in entries:
                 if is_partial(entry.name):
@@ -229,7 +230,7 @@ class SafeFolder:
                         directory.remove(entry.name)
 
     def look_again(self) -> None:
-        """Hold on to no folder below the root any longer: some were deleted."""
+        """Forget the open folders below the root: some were deleted."""
         with self._lock:
             self._forget(keep_root=True)
 
@@ -243,7 +244,7 @@ class SafeFolder:
         if kept is not None:
             self._directories[()] = kept
 
-    # --- what a partial file asks of its folder ----------------------------------------------------------------------
+    # --- called by partial files --------------------------------------------------------------------------------------
 
     def partial_name(self) -> str:
         """Return a name nobody else uses: a random one for this object, with a number."""
@@ -255,7 +256,7 @@ class SafeFolder:
         return os.open(path, _NEW_FILE, 0o600, dir_fd=above)
 
     def rename(self, directory: _Directory, old: str, new: str) -> None:
-        """Give a file its final name; a file or link of that name is replaced, a link never followed."""
+        """Give a file its final name; an existing file or link is replaced, and a link never followed."""
         (source, above), (target, _) = directory.at(old), directory.at(new)
         if not _GUARDED:
             os.replace(source, target)  # noqa: PTH105 - Windows renames over nothing
@@ -264,24 +265,24 @@ class SafeFolder:
         try:
             self._make_durable(directory)
         except OSError:
-            directory.remove(new)  # it would count as whole, and may not outlive a crash
+            directory.remove(new)  # it would count as whole, but may not survive a crash
             raise
 
     def _make_durable(self, directory: _Directory) -> None:
-        # Files that end at the same moment each ask for it: the file system's journal does it once for all of them.
+        # Files that end at the same moment each call this: the file system's journal commits once for all of them.
         if self.fsync and directory.descriptor >= 0 and sys.platform != "win32":
             os.fsync(directory.descriptor)
 
     def make_file_durable(self, descriptor: int) -> None:
-        """Flush a file to the disk, when the folder is set to."""
+        """Flush a file to the disk, if ``fsync`` is set."""
         if self.fsync:
             os.fsync(descriptor)
 
 
 class PartialFile:
-    """A file on its way: written under a temporary name in the folder it will stay in.
+    """A file being written, under a temporary name in the folder it will stay in.
 
-    It borrows ``directory``, and gives it back in ``discard``.
+    It borrows ``directory`` and gives it back in ``discard``.
     """
 
     def __init__(self, folder: SafeFolder, directory: _Directory, name: RelativeName) -> None:
@@ -312,7 +313,7 @@ class PartialFile:
         """Make the file durable, then give it its final name.
 
         Raises:
-            LocalFileError: it could not be done.
+            LocalFileError: that failed.
         """
         with self._explained:
             self._folder.make_file_durable(self._descriptor)
@@ -335,14 +336,14 @@ class PartialFile:
 
 
 def _close(descriptor: int) -> None:
-    """Close what nothing more is wanted of."""
+    """Close a descriptor, ignoring errors."""
     if descriptor >= 0:
         with suppress(OSError):
             os.close(descriptor)
 
 
 def _make_with_parents(path: Path) -> None:
-    """Make a folder, and those above it, with mode 0700: `Path.mkdir` gives parents the usual mode."""
+    """Create a folder and its parents with mode 0700: `Path.mkdir` gives parents the default mode."""
     try:
         path.mkdir(mode=0o700)
     except FileNotFoundError:
@@ -356,7 +357,7 @@ def _make_with_parents(path: Path) -> None:
 
 
 def _header_of_open(descriptor: int) -> InstanceHeader | None:
-    """Return what an open file says it is, None for what is no regular file, no instance, or cut off."""
+    """Return the header of an open file, None if it is not a regular file, not an instance, or cut off."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         return None
@@ -381,15 +382,15 @@ def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
 
 
 def delete_file(root: Path, parts: Sequence[str], identity: FileIdentity) -> bool:
-    """Delete a file, and the folders up to the root that it leaves empty; blocks.
+    """Delete a file, and the folders below the root that this leaves empty; blocks.
 
     Args:
         root: the folder; it may be a link itself, and stays.
         parts: the names of folders and the file below it.
-        identity: what the file was when it was known to be the one. A link is deleted, not what it leads to.
+        identity: that of the file when it was examined. A link is deleted, not its target.
 
     Returns:
-        False where something else lies there by now: it was left alone. True where it is gone, by this or before.
+        False if another file is there by now: it was left alone. True if the file is gone, now or before.
 
     Raises:
         OSError: it cannot be deleted, or a link is in the way.
@@ -408,7 +409,7 @@ def delete_file(root: Path, parts: Sequence[str], identity: FileIdentity) -> boo
                 return False
             os.unlink(file, dir_fd=above)
         except FileNotFoundError:
-            if not folders:  # not even the root: then nothing is known of what lies in it
+            if not folders:  # even the root is missing: then nothing is known about its files
                 raise
             return True
         for part, parent in zip(reversed(parts[:-1]), reversed(folders[:-1]), strict=True):

@@ -1,8 +1,7 @@
-"""A file that gets one JSON line for each instance as it ends: after the process was killed, every line in it is true.
+"""A file with one JSON line for each instance as it ends: even after the process was killed, every line in it is true.
 
-Each line goes out in one write to the end of the file, so that two never mix and a process that is killed loses none
-that was told. A line that was cut short by a crash of the machine or a full disk is ended with a line break by the next
-run; readers skip it.
+Each line is appended in a single write, so that lines never mix and a killed process loses none that was reported. A
+line cut short by a crash of the machine or a full disk is ended with a line break by the next run; readers skip it.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ class Journal:
     """The lines of one transfer, appended to a file that is made readable for its owner alone (0600).
 
     Attributes:
-        problem: the first that came when a line was written; nothing is written after it.
+        problem: the first error of writing a line; nothing is written after it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, with_paths: bool = False) -> None:
         """Open the file.
 
         Raises:
-            UsageError: it is no path.
+            UsageError: it is not a path.
             LocalFileError: it cannot be opened for writing.
         """
         if not isinstance(path, str | os.PathLike) or "\0" in os.fsdecode(path):
@@ -55,7 +54,7 @@ class Journal:
             os.write(self._file, b"\n")
 
     def write(self, outcome: Outcome) -> None:
-        """Append the line of an outcome. An error is kept in ``problem``: it must not hide what became of others."""
+        """Append the line of an outcome. An error is kept in ``problem``: it must not hide the outcomes of others."""
         if self.problem is not None:
             return
         line = json.dumps(line_of(outcome, with_path=self._with_paths), separators=(",", ":")).encode() + b"\n"
@@ -76,10 +75,10 @@ class Journal:
 
 
 def _opened(path: str | os.PathLike[str]) -> int:
-    """Open the file to be appended to, made where it does not exist.
+    """Open the file for appending, created if it does not exist.
 
-    A pipe is opened for writing alone, and not waited for: one that is held open for reading too would fill and never
-    tell that its reader has gone, nor that there is none.
+    A pipe is opened only for writing, and without blocking: held open for reading too, it would fill up and never show
+    that its reader has gone, or that there is none.
     """
     flags = os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
     try:
@@ -99,7 +98,7 @@ def _where_nobody_reads(error: OSError) -> OSError | None:
 
 
 def line_of(outcome: Outcome, *, with_path: bool) -> dict[str, Any]:
-    """Return what a line says of an outcome. A path may hold a patient's name: it is there only when asked for."""
+    """Return the fields of an outcome's line. A path may contain a patient's name: it is included only on request."""
     study, series, instance = outcome.uids or (None, None, None)
     fields = {
         "status": outcome.status.value,

@@ -1,11 +1,11 @@
 """Files, folders, locks and a socket for this user alone, whatever the umask. Everything here blocks.
 
-* `FileLock` vanishes with the process: a file beside what it is for, held by its open descriptor. Whoever lets go of
-  it removes the file; so whoever has taken a lock checks that its file is still the one of that name.
+* `FileLock` vanishes with the process: a file beside what it protects, locked through its open descriptor. Releasing it
+  removes the file; so after taking a lock it is checked that its file still has that name.
 * `whole_file` replaces a file whole and durably, or leaves it as it was.
 * `read`, `read_secret` and `change` are for small files that processes change one after another: a reader finds the old
-  text or the new one. Whoever changes one holds a lock on a second file beside it, ``NAME.lock``, while there is one:
-  the file itself is another one after each change.
+  text or the new one. A writer locks a second file beside it, ``NAME.lock``: the file itself is replaced by another at
+  each change.
 * `PrivateSocket` listens at a path.
 """
 
@@ -39,17 +39,17 @@ _IN_USE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 
 
 class FileLock:
-    """A lock on a name: one process has it, or one `FileLock` of this process."""
+    """A lock on a name: held by one process, or by one `FileLock` of this process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def take(self) -> bool:
-        """Take it, and return whether nobody else has it. Never waits.
+        """Try to take it without waiting; return whether it was taken.
 
         Raises:
-            LocalFileError: its file cannot be made.
+            LocalFileError: its file cannot be created.
         """
         with explained("the lock"):
             while True:
@@ -60,7 +60,8 @@ class FileLock:
                         return False
                     is_mine = _is_still(file, self._path)
                 finally:
-                    if not is_mine:  # taken by another; or its owner has removed the file, and it guards nothing
+                    # held by another process; or its owner has removed the file, and this one protects nothing
+                    if not is_mine:
                         os.close(file)
                 if is_mine:
                     self._file = file
@@ -68,18 +69,19 @@ class FileLock:
                     return True
 
     def let_go(self) -> None:
-        """Let it go, and remove its file."""
+        """Release it, and remove its file."""
         file, self._file = self._file, None
         if file is None:
             return
-        if sys.platform != "win32":  # there a file that is open cannot be removed, and after that it may be another's
+        # there an open file cannot be removed, and once closed it may be another process's lock
+        if sys.platform != "win32":
             with suppress(OSError):
                 self._path.unlink()
         os.close(file)
 
 
 def locked(file: int) -> bool:
-    """Lock an open file, as long as it is open; return whether nobody else has it.
+    """Try to lock an open file until it is closed; return whether that succeeded.
 
     Raises:
         OSError: the file system has no locks.
@@ -104,7 +106,7 @@ def _is_still(file: int, path: Path) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that do not exist, for this user alone."""
+    """Create a folder and missing parents, for this user alone."""
     if not path.exists():
         make_folder(path.parent)
         path.mkdir(_FOLDER, exist_ok=True)
@@ -112,7 +114,7 @@ def make_folder(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file for this user alone; what lay there is removed."""
+    """Create an empty file for this user alone; an existing one is removed."""
     path.unlink(missing_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), _FILE)
     os.close(file)
@@ -120,7 +122,7 @@ def make_private(path: Path) -> None:
 
 
 def keep_private(path: Path) -> None:
-    """Take away what others may do with a file, and give its user what a umask took."""
+    """Remove all permissions of others on a file, and restore its user's, which a umask may have removed."""
     if stat.S_IMODE(path.stat().st_mode) != _FILE:
         path.chmod(_FILE)
 
@@ -137,7 +139,7 @@ def put_in_place(made: Path, path: Path) -> None:
 
 
 def make_folder_durable(folder: Path) -> None:
-    """Make it durable which names a folder has. Windows opens no folder: nothing is done there."""
+    """Make the entries of a folder durable. Does nothing on Windows, which cannot open folders."""
     if sys.platform != "win32":
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -147,7 +149,7 @@ def make_folder_durable(folder: Path) -> None:
 
 
 def forget(path: Path) -> None:
-    """Remove a file that may not be there."""
+    """Remove a file if it exists."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
 
@@ -162,7 +164,7 @@ _ABANDONED_SECONDS = 3600.0
 
 @contextmanager
 def whole_file(path: Path, what: str) -> Iterator[TextIO]:
-    """Write text (UTF-8) that takes the place of ``path`` when the block ends; an exception leaves what was there.
+    """Write text (UTF-8) that replaces ``path`` when the block ends; an exception leaves the old file.
 
     A link under that name is replaced, not followed. Blocking: use it in a thread.
 
@@ -193,23 +195,23 @@ def whole_file(path: Path, what: str) -> Iterator[TextIO]:
 
 
 def _new_part(path: Path) -> tuple[Path, int]:
-    """Make the file that is written, and hold its lock: that tells it from what a process that was killed has left."""
+    """Create the temporary file and lock it: the lock tells it from one left by a killed process."""
     while True:
         part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
         descriptor = os.open(part, _NEW, 0o600)
         if _hold(descriptor) is not False and part.exists():
             return part, descriptor
-        os.close(descriptor)  # somebody swept it away before it was locked
+        os.close(descriptor)  # another process swept it away before it was locked
 
 
 def _sweep(path: Path) -> None:
-    """Remove what processes that were killed have left of this file."""
+    """Remove temporary files that killed processes have left."""
     for left in path.parent.glob(f".{_literal(path.name)}.*{_SUFFIX}"):
         with suppress(OSError):
             descriptor = os.open(left, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
                 is_free = _hold(descriptor)
-                if is_free is None:  # no locks here: who has not written for an hour does so no more
+                if is_free is None:  # no locks here: a file not written to for an hour is taken for abandoned
                     is_free = time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_SECONDS
                 if is_free:
                     left.unlink()
@@ -218,7 +220,7 @@ def _sweep(path: Path) -> None:
 
 
 def _hold(descriptor: int) -> bool | None:
-    """Lock a file as long as it is open; False where another does, None where there are no locks."""
+    """Lock a file until it is closed; False if another process holds it, None if there are no locks."""
     if sys.platform == "win32":
         return None
     try:
@@ -244,7 +246,7 @@ def read(path: Path, what: str) -> str | None:
     """Return the text of a file, None where there is none; ``what`` names it in an error.
 
     Raises:
-        UsageError: somebody else may change it: it says where passwords are sent. Or it is no text.
+        UsageError: others may change it, although it decides where passwords are sent; or it is not text.
         LocalFileError: it cannot be read.
     """
     try:
@@ -257,7 +259,7 @@ def read(path: Path, what: str) -> str | None:
 
 
 def read_secret(path: Path, what: str, *, private: bool = True) -> str:
-    """Return what a file holds, without a line break at its end.
+    """Return the content of a file, without a line break at its end.
 
     Raises:
         UsageError: it is not there, empty, or, with ``private``, others than its owner may read it.
@@ -278,7 +280,7 @@ def read_secret(path: Path, what: str, *, private: bool = True) -> str:
 
 
 def _content(path: Path, what: str, largest: int) -> tuple[bytes, os.stat_result]:
-    """Return content and status of one open file, so that both are of the same.
+    """Return content and status of one open file, so that both belong together.
 
     Raises:
         FileNotFoundError: there is none.
@@ -301,13 +303,13 @@ def _decoded(content: bytes, what: str) -> str:
 
 
 def change(path: Path, what: str, to: Callable[[str | None], str | None]) -> None:
-    """Replace the text of a file by what ``to`` makes of it, under its lock; None leaves it alone.
+    """Replace the text of a file by ``to(text)``, under its lock; None leaves the file alone.
 
-    The folder is made where there is none (0700). Where the path is a link, the file it leads to is replaced.
+    The folder is created if needed (0700). If the path is a link, its target is replaced.
 
     Raises:
         UsageError: see `read`; or what ``to`` raises.
-        LocalFileError: it cannot be written; the old one is still there.
+        LocalFileError: it cannot be written; the old file is still there.
     """
     path = Path(os.path.realpath(path))
     with explained(what):
@@ -321,7 +323,7 @@ def change(path: Path, what: str, to: Callable[[str | None], str | None]) -> Non
 
 @contextmanager
 def _locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock, and wait for it: whoever has it changes a line and goes."""
+    """Wait for the lock and hold it: other holders only change a line and release it."""
     lock = FileLock(path)
     until = time.monotonic() + _PATIENCE
     while not lock.take():
@@ -345,17 +347,17 @@ _WHAT = "control socket"
 class PrivateSocket:
     """A socket that listens at a path, until `close`.
 
-    Blocking calls that take no time: nothing here waits for a peer.
+    Its calls are blocking but quick: none waits for a peer.
 
     Attributes:
         socket: listens, and does not block.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the path's place; a socket that nobody answers at any more is replaced.
+        """Bind to the path; a socket that nobody listens on any more is replaced.
 
         Raises:
-            LedgerLocked: another process answers there.
+            LedgerLocked: another process listens there.
             LocalFileError: the folder belongs to somebody else, something else lies there, or a system call failed.
         """
         self._path = path
@@ -363,7 +365,7 @@ class PrivateSocket:
             _private_folder(path.parent)
             _refuse_what_lies_there(path)
             self.socket: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            # The name is short: a socket's path is, and this must not be longer than the final one.
+            # A short name: socket paths are limited, and this one must not be longer than the final one.
             there = path.with_name(f"{secrets.token_hex(4)}.new")
             try:
                 self.socket.setblocking(False)
@@ -379,7 +381,7 @@ class PrivateSocket:
                 raise
 
     def close(self) -> None:
-        """Let it go, and remove it unless another one has taken its place."""
+        """Close it, and remove it unless another one has taken its place."""
         self.socket.close()
         with suppress(OSError):
             if _identity(self._path) == self._identity:
@@ -408,7 +410,7 @@ def _refuse_what_lies_there(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise LocalFileError(f"{_WHAT}: something else lies in its place")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        other.setblocking(False)  # one that answers takes a connection at once, or has too many waiting
+        other.setblocking(False)  # a live one accepts at once, or its backlog is full
         try:
             other.connect(str(path))
         except BlockingIOError:

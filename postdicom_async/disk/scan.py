@@ -1,4 +1,4 @@
-"""Reading files for what lies in them; nothing is sent, and no archive is needed."""
+"""Reading files to list the patients, studies and series in them; nothing is sent, and no archive is needed."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ OnScanProgress: TypeAlias = Callable[[ScanProgress], None]
 async def read_files(sources: Files, *, progress: OnScanProgress | None = None) -> Scan:
     """Return the patients, studies, series and instances that lie in files and folders (searched recursively).
 
-    DICOM is known by content; of each file only the header is read, and its lengths are held against its size. Every
-    file ends in one place: as an instance, or in ``skipped`` as a duplicate (of its series), a DICOMDIR, not DICOM, or
-    unreadable, as one that is cut off. Files of no use never raise.
-    No selection at all gives an empty scan. ``await archive.upload(study.paths)`` sends one of the studies found.
+    DICOM is recognised by content; only the header of each file is read, and its lengths are checked against the file's
+    size. Every file is listed once: as an instance, or in ``skipped`` as a duplicate (within its series), a DICOMDIR,
+    not DICOM, or unreadable, such as one that is cut off. Unusable files never raise. Empty ``sources`` give an empty
+    scan. ``await archive.upload(study.paths)`` sends one of the studies found.
 
     One patient is one Patient ID with its issuer; without an ID, one name with its birth date; with neither, each
     study is a patient of its own. A study belongs to the patient of its first file, whatever the others say;

@@ -1,8 +1,8 @@
-"""What must be remembered of every instance, in memory that does not grow: the latest in a dict, the rest on disk.
+"""What must be remembered of every instance, in bounded memory: the latest entries in a dict, the rest on disk.
 
 A `Scratch` is one private database, opened when the first of its maps outgrows its dict: a small transfer never has
-one. SQLite makes its file in the folder for temporary files when the pages no longer fit the cache, and unlinks it at
-once: nobody else can open it, and it is gone when it is closed, or the process ends. Nothing is ever committed, so it
+one. SQLite creates its file in the folder for temporary files when the pages no longer fit the cache, and unlinks it at
+once: nobody else can open it, and it is gone when it is closed or the process ends. Nothing is ever committed, so it
 has no journal and costs no fsync. It may be used from any one thread at a time.
 """
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ScratchKey: TypeAlias = tuple[int, str | bytes]
-"""A number and a text; what has the same number lies together on disk."""
+"""A number and a text; entries with the same number are stored together on disk."""
 
 _V = TypeVar("_V", int, str, bytes)
 _T = TypeVar("_T")
 
-_CACHE_KIB = 8 << 10  # pages beyond that go to the file
-_RECENT = 1024  # written in one go: some milliseconds
+_CACHE_KIB = 8 << 10  # KiB of pages; more go to the file
+_RECENT = 1024  # entries written at a time: some milliseconds
 _SLICE = 1000
 _FILTER_FROM = 4096  # keys; with fewer the database answers as quickly
-_FILTER_BYTES = 1 << 21  # at a million keys it errs once in seventy; with more the database is asked more often
+# at a million keys one in seventy is a false positive; with more the database is queried more often
+_FILTER_BYTES = 1 << 21
 _LAST, _SHIFT = _FILTER_BYTES - 1, 32
 
 
@@ -39,7 +40,7 @@ class Scratch:
         self._tables = 0
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        """Return what a query gives.
+        """Return the rows of a query.
 
         Raises:
             LocalFileError: the folder for temporary files is full or cannot be written to.
@@ -47,7 +48,7 @@ class Scratch:
         return self._run(lambda database: database.execute(query, values).fetchall())
 
     def write(self, command: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run a command for each of some rows.
+        """Run a command once for each row.
 
         Raises:
             LocalFileError: the folder for temporary files is full or cannot be written to.
@@ -55,7 +56,7 @@ class Scratch:
         self._run(lambda database: database.executemany(command, rows))
 
     def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        from sqlite3 import Error  # here: most transfers are small and never need it
+        from sqlite3 import Error  # imported here: most transfers are small and never need it
 
         with translated(Error, lambda error: LocalFileError(f"the folder for temporary files: {error}")):
             if self._database is None:
@@ -63,7 +64,7 @@ class Scratch:
             return work(self._database)
 
     def new_table(self) -> str:
-        """Make a table of keys and values and return its name."""
+        """Create a table of keys and values and return its name."""
         self._tables += 1
         name = f"t{self._tables}"
         self.rows(f"CREATE TABLE {name} (a, b, value, PRIMARY KEY (a, b)) WITHOUT ROWID")
@@ -88,7 +89,7 @@ def _new_database() -> sqlite3.Connection:
 class ScratchMap(Generic[_V]):
     """Values by key; nothing is ever taken out.
 
-    Before a large table is asked for a key, a filter of bits tells most that are not there.
+    Before a large table is queried, a bit filter rules out most keys that are not in it.
 
     Args:
         scratch: where it is kept.
@@ -100,7 +101,7 @@ class ScratchMap(Generic[_V]):
         self._held = _RECENT if held is None else held
         self._recent: dict[ScratchKey, _V] = {}
         self._table = ""
-        self._filter = bytearray()  # of what is in the table, once that is large and looked into
+        self._filter = bytearray()  # of the keys in the table, once it is large and queried
         self._written = 0
 
     def get(self, key: ScratchKey) -> _V | None:
@@ -127,7 +128,7 @@ class ScratchMap(Generic[_V]):
             self.table()
 
     def keys(self) -> Iterator[ScratchKey]:
-        """Yield every key in order, holding only some. Nothing may be put in meanwhile."""
+        """Yield every key in order, a slice in memory at a time. Nothing may be put in meanwhile."""
         if not self._table:
             yield from sorted(self._recent)
             return
@@ -138,7 +139,7 @@ class ScratchMap(Generic[_V]):
             after = rows[-1]
 
     def table(self) -> str:
-        """Write what has gathered; return the name of the table (columns a, b, value), which then holds everything."""
+        """Write pending entries; return the name of the table (columns a, b, value), which then holds everything."""
         if not self._table:
             self._table = self._scratch.new_table()
         rows = sorted((a, b, value) for (a, b), value in self._recent.items())
@@ -165,7 +166,7 @@ class ScratchMap(Generic[_V]):
 
 
 class Marks:
-    """Short marks of what has been seen, each with the number that it was first added with. Close it.
+    """Short marks (digests) of items seen, each with the number it was first added with. Close it.
 
     Attributes:
         size: how many there are.

@@ -1,7 +1,7 @@
 """What to upload: files, folders, data sets, bytes and streams, each as a body that can be opened again.
 
-DICOM is recognised by content, never by name. Sources are taken one after the other, as there is room for them: what
-gives them is never collected, and a stream is read when its turn comes.
+DICOM is recognised by content, never by name. Sources are drawn one after the other, as there is room for them: an
+iterable is never collected into a list, and a stream is read when its turn comes.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset | Stream"
 of a DICOM file: an object with ``async read(n)``, a `Part`, or, among others, an async iterable of bytes."""
 
 Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
-"""What gives sources; an async iterable that is not in a list is this, and no stream of bytes."""
+"""One or more sources. An async iterable outside a list yields sources; it is not a stream of bytes."""
 
-_FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
-_BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
+_FILES_A_HOP = 32  # files read in one call to a thread: a call costs as much as several small reads
+_BYTES_A_HOP = 4 << 20  # bytes in memory drawn from the caller's iterator in one call to a thread
 _OPEN_FILE = "an open file: give its path, or open it with aiofiles"
 _PATHS_ONLY = "give paths, or an iterable of them"
 
@@ -61,7 +61,7 @@ _PATHS_ONLY = "give paths, or an iterable of them"
 class Usable:
     """A source that is DICOM: its label, header and body.
 
-    ``keeps_uid``: it is anonymised, but its SOP Instance UID is still that of the original, which an archive may have.
+    ``keeps_uid``: it is anonymised, but still has the SOP Instance UID of the original, which an archive may hold.
     """
 
     label: str = field(repr=False)
@@ -76,9 +76,9 @@ IdentifiedSource: TypeAlias = Usable | Unusable
 async def read_sources(
     sources: Sources, *, piece: int, send_truncated: bool = False
 ) -> AsyncGenerator[list[IdentifiedSource], None]:
-    """Yield what there is to send, in order, a few at a time; nothing is held but paths and headers.
+    """Yield identified sources, in order, a few at a time; only paths and headers are held.
 
-    A file that is cut off is not to be sent, unless ``send_truncated`` says so.
+    A file that is cut off is `Unusable`, unless ``send_truncated`` is set.
 
     Raises:
         UsageError: an argument is of a kind that cannot be sent.
@@ -87,7 +87,7 @@ async def read_sources(
     number = 0
     async with aclosing(_groups(sources)) as groups:
         async for group in groups:
-            if isinstance(group, Usable | Unusable):  # from another end of a job: nothing is left to be found out
+            if isinstance(group, Usable | Unusable):  # from another archive of a job: already identified
                 number += 1
                 yield [group]
                 continue
@@ -104,7 +104,7 @@ async def read_sources(
 
 
 async def read_paths(sources: Sources, look: Callable[[Path], _T]) -> AsyncIterator[list[_T | Unusable]]:
-    """Yield what ``look`` makes of each file, in order, a few at a time; it is called in a thread.
+    """Yield ``look(path)`` for each file, in order, a few at a time; it is called in a thread.
 
     Raises:
         UsageError: an argument is not a path.
@@ -132,13 +132,13 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 
 
 async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | IdentifiedSource, None]:
-    """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
+    """Yield a collection of sources as it is, but each item of a lazy iterable as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
         each: AsyncIterator[Source] = aiter(sources)
         try:
             async for source in each:
                 yield source if isinstance(source, Usable | Unusable) else iter([source])
-        finally:  # what has gone wrong in a generator of the caller's is raised where it is closed
+        finally:  # an error in the caller's generator is raised when it is closed
             if isinstance(each, AsyncGenerator):
                 await each.aclose()
         return
@@ -147,13 +147,13 @@ async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | Identif
         yield given
         return
     items = iter(given)
-    # What is there is sent while the caller's iterator takes its time; when all is over, nobody waits for it.
+    # Sources drawn so far are sent while the caller's iterator takes its time; at the end, nobody waits for it.
     while one := await anyio.to_thread.run_sync(_next_of, items, 1, abandon_on_cancel=True):
         yield iter(one)
 
 
 def _take(found: Iterator[IdentifiedSource | _Waiting]) -> list[IdentifiedSource | _Waiting]:
-    """Return what comes next, at most up to a stream: it is read in the event loop, when all before it is through."""
+    """Return the next sources, up to a stream: that is read in the event loop, after all sources before it."""
     taken: list[IdentifiedSource | _Waiting] = []
     held = 0
     for one in islice(found, _FILES_A_HOP):
@@ -178,13 +178,14 @@ def _as_iterable(sources: object) -> Iterable[Source]:
 
 
 def _is_single(source: object) -> TypeGuard[Source]:
-    # A Dataset is iterable (over its elements); it is told by what only it has. So are open files (over lines).
+    # A Dataset is iterable (over its elements), and so are open files (over lines); both are recognised by their
+    # attributes.
     is_known = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)
     return is_known or _is_data_set(source) or is_reader(source)
 
 
 def _is_data_set(source: object) -> TypeGuard[Dataset]:
-    return hasattr(source, "save_as")  # pydicom is not imported for those who have none
+    return hasattr(source, "save_as")  # so that pydicom need not be imported
 
 
 def _require_paths(sources: Iterable[Source]) -> None:
@@ -221,7 +222,7 @@ def _identified(
 
 
 async def measure(sources: Sources) -> tuple[int, int] | None:
-    """Return how many sources there are and their bytes, without reading them; None where that cannot be told.
+    """Return the number of sources and their bytes, without reading them; None if unknown.
 
     Only paths and bytes, alone or in a list, can be measured before they are read.
     """
@@ -239,7 +240,7 @@ def _measure(given: Iterable[object]) -> tuple[int, int] | None:
         elif isinstance(one, str | os.PathLike):
             try:
                 sizes = sizes_at(path_of(one))
-            except UsageError:  # told where the sources are read
+            except UsageError:  # raised where the sources are read
                 return None
         else:
             return None
@@ -275,12 +276,12 @@ def _identify_bytes(body: BytesBody, label: str, *, whole: bool) -> IdentifiedSo
 
 
 def _identify_dataset(dataset: Dataset, label: str) -> IdentifiedSource:
-    """Encode a data set once; pydicom says what is missing."""
+    """Encode a data set once."""
     buffer = BytesIO()
     try:
         with unlogged():
             dataset.save_as(buffer, enforce_file_format=True)
-    except Exception as error:  # noqa: BLE001 - whatever pydicom makes of a caller's data set; its text may hold values
+    except Exception as error:  # noqa: BLE001 - pydicom may raise anything; its text may hold values
         return Unusable(label, Status.UNREADABLE, f"pydicom cannot write it ({type(error).__name__})")
     return _identify_bytes(BytesBody(buffer.getvalue()), label, whole=False)  # what pydicom has just written is whole
 
@@ -296,7 +297,7 @@ class _Waiting:
     number: int
 
     async def identified(self, piece: int, *, whole: bool) -> IdentifiedSource:
-        """Read it to its end, and tell what it is."""
+        """Read it to its end and identify it."""
         label = next(filter(None, map(self._text, ("filename", "name"))), f"stream {self.number}")
         body = await spooled(self.source, label, piece)
         if isinstance(body, Unusable):
@@ -306,12 +307,12 @@ class _Waiting:
         return await anyio.to_thread.run_sync(lambda: identify_kept(body, label, whole=whole))
 
     def _text(self, name: str) -> str:
-        value = getattr(self.source, name, None)  # upload forms have the first, open files the other
+        value = getattr(self.source, name, None)  # upload forms have ``filename``, open files ``name``
         return value if isinstance(value, str) else ""
 
 
 def identify_kept(body: SpooledBytes | SpooledFile, label: str, *, whole: bool) -> IdentifiedSource:
-    """Return what bytes that were kept are. It reads a file."""
+    """Identify a spooled stream. Blocking: it reads a file."""
     if isinstance(body, SpooledBytes):
         return _identify_bytes(body, label, whole=whole)
     try:

@@ -1,9 +1,9 @@
-"""Streams of bytes whose length nobody knows, kept until they are sent: in memory while small, else in a private file.
+"""Streams of bytes of unknown length, kept until they are sent: in memory while small, otherwise in a private file.
 
 A body has an exact length and can be opened again; a stream has neither, so it is read to its end first, when its turn
-comes. Memory holds at most 8 MiB of one stream, and of all those of this process together a few times that: what comes
-beyond goes to a file at once. The file has no name where the system can do that, else it loses it as soon as it is
-open; only this user may read it; and it is gone with the last body that reads it, or with the process.
+comes. Memory holds at most 8 MiB of one stream, and of all streams of this process together a few times that; the rest
+goes to a file at once. The file has no name where the system supports that, and otherwise loses it as soon as it is
+open; only this user can read it; and it is gone with the last body that reads it, or with the process.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _T = TypeVar("_T")
 
 _MOST_IN_MEMORY: Final = 8 << 20  # of one stream
 _MOST_OF_ALL: Final = 32 << 20
-_READ: Final = 1 << 20  # asked of a reader, and written, in one go: each may be a visit to a thread
+_READ: Final = 1 << 20  # bytes read or written at a time: each may be a call to a thread
 
 
 class AsyncReader(Protocol):
-    """What is read with ``await read(n)`` until it gives nothing: aiofiles' handles, ``UploadFile``, stream readers."""
+    """An object with ``await read(n)``, which returns nothing at the end: aiofiles' handles, ``UploadFile``."""
 
     async def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end."""
+        """Return at most ``size`` bytes, empty at the end."""
         ...
 
 
@@ -54,15 +54,14 @@ def is_reader(source: object) -> TypeGuard[AsyncReader]:
 
 
 def is_stream(source: object) -> TypeGuard[Stream]:
-    """Whether this, as one source among others, is a stream of bytes."""
+    """Whether an item of a list of sources is a stream of bytes."""
     return is_reader(source) or isinstance(source, AsyncIterable)
 
 
 async def spooled(source: Stream, label: str, piece: int) -> SpooledBytes | SpooledFile | Unusable:
     """Read a stream to its end; return what it held as a body, or why there is none.
 
-    Only cancellation leaves here as an exception. A stream that breaks is told by the kind of its error: what a foreign
-    one says may be private.
+    Only a cancellation is raised. A stream that breaks is reported by the class of its error: the text may be private.
     """
     kept = _Kept()
     status, reason = Status.UNREADABLE, None
@@ -92,13 +91,14 @@ def _why(error: Exception) -> str:
 
 
 def _pieces_of(source: Stream) -> AsyncGenerator[object, None]:
-    """Return what gives a stream piece by piece.
+    """Return a generator of a stream's pieces.
 
-    What has lines (files, stream readers) is iterated over by lines, which may be as long as the whole: it is read.
+    Files and stream readers iterate over lines, which may be as long as the whole: they are read instead.
     """
     if is_reader(source) and (hasattr(source, "readline") or not isinstance(source, AsyncIterable)):
         return _by_reading(source)
-    return _iterated(cast("AsyncIterable[object]", source))  # what gives no bytes, or cannot be iterated over, is told
+    # an object that yields no bytes, or is not iterable, is reported later
+    return _iterated(cast("AsyncIterable[object]", source))
 
 
 async def _by_reading(source: AsyncReader) -> AsyncGenerator[object, None]:
@@ -117,11 +117,11 @@ async def _iterated(source: AsyncIterable[object]) -> AsyncGenerator[object, Non
 
 
 class _NoRoom(OSError):
-    """The private file cannot be made or written."""
+    """The private file cannot be created or written."""
 
 
 class _Kept:
-    """What has come of a stream so far.
+    """The part of a stream that has been read so far.
 
     Attributes:
         size: its bytes.
@@ -161,7 +161,7 @@ class _Kept:
 
 
 class _Memory:
-    """Bytes that may be in memory, over all uploads and event loops of the process."""
+    """The memory for streams, shared by all uploads and event loops of the process."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -178,7 +178,7 @@ class _Memory:
             return True
 
     def give_back(self, size: int) -> None:
-        """Return bytes. Called by the garbage collector, which may interrupt `take`: no lock may be taken here."""
+        """Return bytes. The garbage collector calls this and may interrupt `take`: no lock may be taken here."""
         self._returned.append(size)
 
 
@@ -205,7 +205,7 @@ class _Lease:
 
 @dataclass(frozen=True, slots=True)
 class SpooledBytes(BytesBody):
-    """A stream that is in memory."""
+    """A stream kept in memory."""
 
     lease: _Lease = field(repr=False, compare=False)
 
@@ -225,7 +225,7 @@ class PrivateFile:
             self._file.close()
 
     def append(self, data: bytes | memoryview) -> None:
-        """Write behind what is there."""
+        """Append data."""
         with self._lock:
             self._file.seek(0, SEEK_END)
             left = memoryview(data)
@@ -233,13 +233,13 @@ class PrivateFile:
                 left = left[self._file.write(left) :]
 
     def read(self, at: int, size: int) -> bytes:
-        """Return so many bytes, fewer at the end."""
+        """Return ``size`` bytes at offset ``at``, fewer at the end."""
         with self._lock:
             self._file.seek(at)
             return read_fully(self._file, size)
 
     def looked_at(self, look: Callable[[FileIO], _T]) -> _T:
-        """Return what ``look`` makes of the file, read from its beginning."""
+        """Return ``look(file)``, positioned at its beginning."""
         with self._lock:
             self._file.seek(0)
             return look(self._file)
@@ -247,7 +247,7 @@ class PrivateFile:
 
 @dataclass(frozen=True, slots=True)
 class SpooledFile:
-    """A stream that is in a private file, in pieces."""
+    """A stream kept in a private file, read in pieces."""
 
     file: PrivateFile = field(repr=False)
     length: int
@@ -261,7 +261,7 @@ class SpooledFile:
 
     @contextmanager
     def ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Give reads by offset and size, in this thread."""
+        """Yield a function that reads by offset and size, in this thread."""
         yield self.file.read
 
     def _read(self, at: int, size: int) -> bytes:

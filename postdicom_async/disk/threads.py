@@ -1,12 +1,11 @@
-"""Blocking disk work in threads: one piece of it and its end, quick work in the loop itself, and a pool for durability.
+"""Blocking disk work in threads: single jobs, quick work in the event loop itself, and a pool that makes files durable.
 
-The pool makes files durable, some at a time; what waits for it is bounded, so that the network is held back. One fsync
-after another takes ten times as long as eight at once, which a file system writes down together. It never blocks the
-event loop: work is given without waiting, and whoever gives it asks for `DiskPool.room` in between.
+The pool makes files durable, several at a time; its backlog is bounded, so that the network is slowed down. One fsync
+after another takes ten times as long as eight at once, which a file system commits together. It never blocks the event
+loop: work is submitted without waiting, and its producer awaits `DiskPool.room` in between.
 
-State of the pool: what waits belongs to the lock; what is in hand, and what has ended, to the event loop. A thread
-takes the next work itself, and wakes the loop once for all that ended meanwhile: a change of thread costs more than a
-small file.
+State of the pool: the queue belongs to the lock; work in progress, and results, to the event loop. A thread takes the
+next work by itself, and wakes the loop once for all results: a thread switch costs more than a small file.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ AT_ONCE = 8
 MOST_BYTES = 8 << 20
 
 WhenDone: TypeAlias = Callable[[BaseException | None], None]
-"""Called in the event loop with what the work raised; it must not raise."""
+"""Called in the event loop with the exception of the work, or None; it must not raise."""
 
 
 class DiskPool:
@@ -48,9 +47,9 @@ class DiskPool:
         self._room.set()
 
     def start(self, work: Callable[[], None], ended: WhenDone) -> None:
-        """Run ``work`` when a thread is free; it waits in memory until then.
+        """Run ``work`` when a thread is free; it is queued in memory until then.
 
-        Where the system gives no more threads those that there are do it, and without any it is done here.
+        If the system gives no more threads, the existing ones do it; without any it is done here.
         """
         with self._lock:
             self._waiting.append((work, ended))
@@ -72,7 +71,7 @@ class DiskPool:
             self._room.clear()
 
     def release(self, size: int) -> None:
-        """Count bytes off that were held."""
+        """Count off bytes that were held."""
         self._held -= size
         if self._held < MOST_BYTES:
             self._room.set()
@@ -82,29 +81,29 @@ class DiskPool:
         return self._held >= MOST_BYTES
 
     async def room(self) -> None:
-        """Wait until so little is held that there may be more."""
+        """Wait until few enough bytes are held."""
         await self._room.wait()
 
     def close(self) -> None:
-        """Let the threads end. All work must have ended."""
+        """End the threads. All work must have ended."""
         self._threads.shutdown(wait=False)
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._busy = max(0, self._busy - 1)  # what was given to a thread that did not start may run late
+                    self._busy = max(0, self._busy - 1)  # a thread that seemed not to start may run late
                     return
                 work, ended = self._waiting.popleft()
             problem: BaseException | None = None
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever gave the work
+            except BaseException as error:  # noqa: BLE001 - passed to the submitter's callback
                 problem = error
             with self._lock:
                 self._ended.append((ended, problem))
                 wake, self._woken = not self._woken, True
-            del work, ended, problem  # nothing of it stays while the thread waits
+            del work, ended, problem  # no references stay while the thread waits
             if wake:
                 self._loop.call_soon_threadsafe(self._tell)
 
@@ -121,7 +120,7 @@ _shared: dict[asyncio.AbstractEventLoop, DiskPool] = {}
 
 @contextmanager
 def shared_pool() -> Iterator[DiskPool]:
-    """Give the pool of the running event loop: all downloads together write so much at once and hold so much."""
+    """Yield the pool of the running event loop: its limits apply to all downloads together."""
     loop = asyncio.get_running_loop()
     pool = _shared.get(loop) or _shared.setdefault(loop, DiskPool())
     pool.users += 1
@@ -144,7 +143,7 @@ _SLOW_TURNS = 64
 
 
 async def in_background(work: Callable[[], _T]) -> _T:
-    """Run ``work`` in a thread and return its result; a cancellation waits until the thread has done with it."""
+    """Run ``work`` in a thread and return its result; a cancellation waits until the thread is done."""
     running = asyncio.get_running_loop().run_in_executor(None, work)
     await outlasting(running)
     await anyio.lowlevel.checkpoint_if_cancelled()
@@ -152,9 +151,9 @@ async def in_background(work: Callable[[], _T]) -> _T:
 
 
 async def outlasting(future: asyncio.Future[Any]) -> None:
-    """Wait until a future is done, however it ends, and then only let a cancellation through.
+    """Wait until a future is done, however it ends, and only then let a cancellation through.
 
-    A thread cannot be stopped: what its work uses may be closed only when the work has ended.
+    A thread cannot be stopped: resources of its work may be closed only when the work has ended.
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
@@ -164,16 +163,16 @@ async def outlasting(future: asyncio.Future[Any]) -> None:
         except asyncio.CancelledError as error:  # the shield holds off anyio's cancellation, not asyncio's
             cancelled = error
     if not future.cancelled():
-        future.exception()  # so that asyncio knows it to be seen
+        future.exception()  # so that asyncio does not report it as never retrieved
     if cancelled is not None:
         raise cancelled
 
 
 class QuickWork:
-    """Disk work that takes microseconds on most disks, less than handing it to a thread and back.
+    """Disk work that takes microseconds on most disks, less than a round trip to a thread.
 
-    It is done in the event loop as long as it is quick. After a slow call (a network drive, a sleeping disk) a thread
-    does it for a while. The work must close what it opens before it returns.
+    It runs in the event loop as long as it is quick. After a slow call (a network drive, a sleeping disk) it runs in a
+    thread for a while. The work must close whatever it opens before it returns.
     """
 
     def __init__(self) -> None:
@@ -184,7 +183,7 @@ class QuickWork:
         return self.here(work) if self.is_quick() else await asyncio.to_thread(work)
 
     def is_quick(self) -> bool:
-        """Whether the next work is to be done `here`; if not, in a thread."""
+        """Whether the next work is to run `here`; otherwise in a thread."""
         self._slow_turns, slow = max(0, self._slow_turns - 1), self._slow_turns
         return not slow
 

@@ -209,10 +209,10 @@ class StreamedAnswer:
         return self._broken("the connection broke")
 
     def _decoder(self) -> Callable[[bytes | None], bytes]:
-        """Return the function that undoes Content-Encoding; called with nothing for the rest, with None at the end.
+        """Return the function that undoes Content-Encoding; call it with ``b""`` for pending output, last with None.
 
-        Asked for is gzip, and only where the answer is JSON, but some proxies pack what they like. Only what zlib does
-        is undone, and only up to a ratio.
+        Only gzip is requested, and only for JSON, but some proxies compress whatever they like. Only encodings that
+        zlib knows are undone, and only up to a ratio.
         """
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         if encoding in {"identity", ""}:

@@ -50,7 +50,8 @@ class Call:
     Attributes:
         operation: its name as a caller would say it; begins every error message.
         path: appended to the session's address; percent-encoded already, query included.
-        repeat: the effect of a repeat. body: what to send, or None.
+        repeat: the effect of a repeat.
+        body: what to send, or None.
         accepted: statuses besides 2xx that the caller handles itself.
         private: values of the request that a server might echo, to be masked in its words.
         search: whether ``timeouts.search_answer`` applies instead of ``timeouts.answer``.
@@ -234,7 +235,8 @@ class ReadWatchdog(Watchdog):
     """Bounds each wait for a piece of an answer by the silence allowed and by its call's deadline, and measures it.
 
     Attributes:
-        waited: seconds that the last wait took. patience: that of the call, if its deadline applies here.
+        waited: seconds that the last wait took.
+        patience: that of the call, if its deadline applies here.
         by_deadline: whether the deadline, not silence, bounds the current wait.
     """
 

@@ -351,7 +351,8 @@ class SharedConnections:
     Attributes:
         slots: one per request in flight.
         listings: a second one for each request that is a search or asks for metadata.
-        budget: the retry budget. clock: times all waits for the network.
+        budget: the retry budget.
+        clock: times all waits for the network.
         paused: open answers that nobody reads at the moment, the oldest first.
         transport: makes the requests.
         is_closed: whether it can no longer be used.

@@ -1,4 +1,4 @@
-"""Makes one of the DICOMweb API's operations: check, write, send, read. The only place that does."""
+"""Calls the operations of the DICOMweb API: check, write, send, read. The only place that does."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
-# Of all statuses from 500 on only these say that the request was not understood. After any other of a change nobody
-# knows whether it was done, whether or not the status is one that passes.
+# Of all statuses from 500 on only these say that the request was not understood. After any other, nobody knows whether
+# a change was made, whether or not the status is temporary.
 _NEVER_DONE = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 
 
@@ -44,7 +44,7 @@ class Caller(VendorCaller[HeaderOperation]):
     def search(
         self, name: str, kind: Callable[[dict[str, Any]], _Answer], key: str, given: Mapping[str, object]
     ) -> Results[_Answer]:
-        """Return what a search finds, each once, told apart by the field ``key``.
+        """Return the objects a search finds, each once, identified by the field ``key``.
 
         Arguments are checked at once; requests are made as the results are read, several when a list is too long for
         one.
@@ -77,8 +77,9 @@ class Caller(VendorCaller[HeaderOperation]):
     async def _send(self, operation: HeaderOperation, values: Values, session: Session | None = None) -> Content:
         private = PrivateTexts(values)
         is_read = operation.repeat is Repeat.READ
-        # Packed only where the call can be repeated: an answer to a change that cannot be unpacked leaves open what
-        # was done. Each operation is a GET of one address, whatever its header says: no cache may answer it.
+        # Compressed only if the call can be repeated: an answer to a change that cannot be decompressed leaves open
+        # whether it was made. Each operation is a GET of the same address, whatever its header says: no cache may
+        # answer it.
         packed = {"Accept-Encoding": "gzip"} if is_read else {}
         call = Call(
             operation.title,
@@ -111,9 +112,9 @@ class Caller(VendorCaller[HeaderOperation]):
 
 
 def _may_have_been_done(error: PostdicomError) -> bool:
-    """Whether a request that failed so may have had its effect all the same."""
+    """Whether a request that failed like this may still have had its effect."""
     if isinstance(error, ConnectionFailed):
         return error.may_have_arrived
     if isinstance(error, ProtocolError):
-        return True  # an answer did come, but nobody can read it
+        return True  # an answer came, but it cannot be read
     return error.temporary or ((error.status or 0) >= 500 and error.status not in _NEVER_DONE)

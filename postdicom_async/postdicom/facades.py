@@ -1,6 +1,6 @@
 """The thirteen operations as methods: ``PostDicom.orders``, ``PostDicom.folders``, ``PostDicom.shares``.
 
-Signatures are written out, for editors and type checkers; a test holds them against the table in ``operations.py``. A
+Signatures are written out, for editors and type checkers; a test compares them with the table in ``operations.py``. A
 method passes on everything that it was given, as its ``locals()``: a parameter that the table lacks is an error.
 """
 

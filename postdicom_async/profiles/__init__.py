@@ -1,4 +1,4 @@
-"""Named archives: ``profiles.toml`` in the user's configuration folder says where each is, and as whom; no secret.
+"""Named archives: ``profiles.toml`` in the user's configuration folder has the address and user of each; no secrets.
 
 >>> from postdicom_async import profiles
 >>> async with profiles.open_profile("hospital") as archive: ...

@@ -1,6 +1,6 @@
-"""``profiles.toml``: where it is, what it holds, and how one table of it is added or taken out.
+"""``profiles.toml``: finding it, reading it, and adding or removing one table.
 
-The file is the user's, with their comments: a table is appended or cut out as text, and what comes of it is read again
+The file belongs to the user and may have comments: a table is appended or cut out as text, and the new text is parsed
 before it is written. Only this module writes it, through `disk.private_files`.
 """
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def profiles_file() -> Path:
-    """Return where the profiles are: what ``POSTDICOM_CONFIG`` names, else in the user's configuration folder.
+    """Return the path of the file: ``POSTDICOM_CONFIG``, else one in the user's configuration folder.
 
     Raises:
-        UsageError: platformdirs is not installed, which knows that folder.
+        UsageError: platformdirs, which finds that folder, is not installed.
     """
     if named := os.environ.get("POSTDICOM_CONFIG"):
         return Path(named).absolute()
@@ -48,7 +48,7 @@ def profiles_file() -> Path:
 
 @public_face
 def profile_names() -> list[str]:
-    """Return the names of all profiles, whether they can be used or not; none where there is no file.
+    """Return the names of all profiles, including unusable ones; empty without a file.
 
     Raises:
         UsageError: the file cannot be used.
@@ -58,7 +58,7 @@ def profile_names() -> list[str]:
 
 @public_face
 def load_profiles() -> dict[str, Profile]:
-    """Return all profiles by name; none where there is no file.
+    """Return all profiles by name; empty without a file.
 
     Raises:
         UsageError: the file, or a profile in it, cannot be used.
@@ -91,10 +91,10 @@ def add_profile(
 ) -> Profile:
     """Write a profile, and return it; the keys are those of `Profile`, paths as text, options as a mapping.
 
-    What ``check`` raises leaves the file as it was.
+    If ``check`` raises, the file is not changed.
 
     Raises:
-        UsageError: it would not be a profile, or with ``replace`` False there is one of that name.
+        UsageError: the values are invalid, or without ``replace`` the name exists already.
         LocalFileError: the file cannot be written.
     """
     path = profiles_file()
@@ -118,7 +118,7 @@ def add_profile(
 
 @public_face
 def remove_profile(name: str) -> None:
-    """Take a profile out of the file.
+    """Remove a profile from the file.
 
     Raises:
         UsageError: there is none of that name.
@@ -140,12 +140,12 @@ def open_profile(name: str, *, ask: bool = False) -> DicomWeb | PostDicom | Clou
     """Return the client of a named archive, to be used in ``async with``.
 
     Its secret comes from ``POSTDICOM_PASSWORD_NAME`` (or ``TOKEN``, ``API_KEY``, ``ACCOUNT_KEY``), a file that the
-    profile names, ``$CREDENTIALS_DIRECTORY``, the variable without the name, or the keyring. Asking the keyring takes
-    up to ten seconds, in which the thread stands still.
+    profile names, ``$CREDENTIALS_DIRECTORY``, the variable without the name, or the keyring. Asking the keyring blocks
+    the thread for up to ten seconds.
 
     Args:
         name: of the profile.
-        ask: ask in the terminal for what is found nowhere.
+        ask: prompt in the terminal for a secret that is found nowhere.
 
     Raises:
         UsageError: there is no such profile, it cannot be used, or a secret is missing.
@@ -175,12 +175,12 @@ def _tables(path: Path) -> dict[str, Any]:
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     """Return the tables by name.
 
-    Two names that give one variable are refused: the password of one archive would go to the other.
+    Two names that map to the same environment variable are refused: one archive's password would go to the other.
     """
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        # Where, and not what: a line of it may hold what belongs elsewhere.
+        # Only the position, not the text: a line may contain a secret.
         _, _, place = str(error).rpartition("(at ")
     else:
         by_variable: dict[str, list[str]] = defaultdict(list)
@@ -194,7 +194,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 
 
 def _without(text: str, name: str, path: Path) -> str:
-    """Return the text without a table, and those below it; all else in it stays as it is."""
+    """Return the text without a table and its subtables; the rest is unchanged."""
     kept: list[str] = []
     dropping = False
     for line in text.splitlines(keepends=True):
@@ -207,7 +207,7 @@ def _without(text: str, name: str, path: Path) -> str:
         is_right = tomllib.loads(new) == {key: table for key, table in tomllib.loads(text).items() if key != name}
     except tomllib.TOMLDecodeError:
         is_right = False
-    if not is_right:  # a line that begins with a bracket amid a text or a list
+    if not is_right:  # a line that starts with a bracket inside a string or an array
         raise UsageError(f"{path}: {name} is written in a way that only an editor can take out")
     return new
 

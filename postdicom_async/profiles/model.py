@@ -1,6 +1,6 @@
-"""What a named archive is: the keys of its table in ``profiles.toml``, checked. Pure.
+"""A profile: the keys of its table in ``profiles.toml``, and their validation. Pure.
 
-No secret is among them. A key that looks like one is refused with a line that says where it belongs.
+No key holds a secret. A key that looks like a secret is refused with a hint where it belongs.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class Profile:
     """A named archive. Nothing in it is secret.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         kind: which family it belongs to.
         url: the address of the DICOMweb service; empty for the Cloud API.
-        username: as whom; for the Cloud API the user in whose name everything is done, by UUID or name.
-        options: what is assumed of it beside what its kind assumes, as ``-o`` takes it: fields and their texts.
+        username: the user; for the Cloud API the user to act for, by UUID or name.
+        options: deviations from the defaults of its kind, as ``-o`` takes them: fields and their texts.
         ca_file, client_cert, client_key: PEM files.
         proxy: address of a proxy, without a password.
-        environment_proxy: use the proxies that the environment names.
+        environment_proxy: use the proxy variables of the environment.
         allow_http: send credentials over ``http://`` to another machine.
         connections: requests at once.
-        parallel_stores, parallel_retrieves: of them.
+        parallel_stores, parallel_retrieves: how many of these.
         max_rate: bytes a second that a job may move to or from it, such as ``40M``.
         requests_per_second: how many requests a job may make.
         windows: when a job may use it, such as ``Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00``.
-        preset: a known cloud, whose limits apply where nothing else is said.
-        router_url: where the Cloud API is looked for, PostDICOM's public router where it is empty.
+        preset: a known archive, whose limits apply unless set here.
+        router_url: the Cloud API's router; PostDICOM's public one if empty.
         institution_uuid, folder_uuid: where images go at PostDICOM.
         password_file, token_file, api_key_file, account_key_file, key_password_file: files that hold the secrets.
     """
@@ -80,7 +80,7 @@ class Profile:
 
 
 KEYS: Final = tuple(field.name for field in fields(Profile) if field.name != "name")
-"""What a table may hold."""
+"""The allowed keys of a table."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _TAKEN = frozenset({"http", "https", "file", "postdicom"})  # NAME: would be read as the beginning of an address
@@ -90,14 +90,15 @@ NOT_OF: Final[Mapping[str, frozenset[str]]] = {
     "dicomweb": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
     "postdicom": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
 }
-"""Keys that one kind has no use for."""
+"""Keys that do not apply to a kind."""
 
 
 def checked_name(name: str) -> str:
     """Return the name of a profile.
 
     Raises:
-        UsageError: it is not of letters, digits, ``-``, ``_`` and ``.``, or has one character only: ``C:`` is a drive.
+        UsageError: it has other characters than letters, digits, ``-``, ``_`` and ``.``, or only one: ``C:`` is a
+            drive.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UsageError("a profile's name has two or more letters, digits, '-', '_' or '.', the first no sign")
@@ -107,7 +108,7 @@ def checked_name(name: str) -> str:
 
 
 def variable_part(name: str) -> str:
-    """Return a name as variables have it: ``POSTDICOM_PASSWORD_`` and this."""
+    """Return the name's part in variables such as ``POSTDICOM_PASSWORD_NAME``."""
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
@@ -217,7 +218,7 @@ _READ: Final[dict[str, Callable[[str, object, Path | None], Any]]] = dict.fromke
 
 
 def _check_addresses(where: str, profile: Profile) -> None:
-    """Refuse an address with a password in it: the whole of it would stand in the file."""
+    """Refuse an address that contains a password, which would be stored in the file."""
     for key in ("url", "router_url", "proxy"):
         holds_user = "@" in getattr(profile, key)  # also behind a slash: a password may have one in it
         if holds_user and key == "proxy":
@@ -255,5 +256,5 @@ def _quoted(text: str) -> str:
 
 
 def closest(name: str, names: Iterable[str]) -> list[str]:
-    """Return the names that are most like one, at most three."""
+    """Return up to three similar names."""
     return get_close_matches(name, sorted(names), 3, 0.5)

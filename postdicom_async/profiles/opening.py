@@ -29,7 +29,7 @@ def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
     """Return the library's settings.
 
     Raises:
-        UsageError: a file that the profile names is not there.
+        UsageError: a file that the profile names is missing.
     """
     from postdicom_async.settings import Settings, Tls
 
@@ -49,7 +49,7 @@ def settings_of(profile: Profile, *, alone: bool = True) -> Settings:
 
 
 def limits_of(profile: Profile) -> Limits:
-    """Return the limits: ``connections`` alone is as many of any kind, as with ``--connections``."""
+    """Return the limits: ``connections`` alone limits every kind of request, as with ``--connections``."""
     from postdicom_async.settings import Limits
 
     n = profile.connections
@@ -62,7 +62,7 @@ def limits_of(profile: Profile) -> Limits:
 
 
 def with_proxy(profile: Profile) -> Profile:
-    """Return a profile with the proxy of ``POSTDICOM_PROXY`` where it names none: it may hold a password."""
+    """Return the profile with the proxy of ``POSTDICOM_PROXY`` if it has none; that address may contain a password."""
     return profile if profile.proxy else replace(profile, proxy=os.environ.get("POSTDICOM_PROXY", ""))
 
 
@@ -79,13 +79,13 @@ def client_of(
 
     Args:
         profile: the archive.
-        settings: in the place of `settings_of`.
-        assumed: in the place of `assumptions_of`.
-        alone: the caller speaks to this archive only, so that the plain variables count.
-        ask: asks somebody for a secret that is found nowhere.
+        settings: used instead of `settings_of`.
+        assumed: used instead of `assumptions_of`.
+        alone: the caller uses only this archive, so variables without a profile's name apply.
+        ask: called with a prompt when a secret is found nowhere; returns it.
 
     Raises:
-        UsageError: a value of the profile is wrong, or a secret is missing and there is nobody to ask.
+        UsageError: a value of the profile is wrong, or a secret is missing and cannot be asked for.
     """
     if profile.name:
         _check_addresses(profile)
@@ -119,7 +119,7 @@ def cloud_client(profile: Profile, keys: tuple[str, str], settings: Settings, wi
 
 @public_face
 def assumptions_of(profile: Profile) -> tuple[Any, ...]:
-    """Return what is assumed of an archive: its dialect and how operations are written, or that of the Cloud API.
+    """Return the assumptions about an archive: its dialect and operations, or those of the Cloud API.
 
     Raises:
         UsageError: ``options`` names no field, or a value is not of its kind.
@@ -140,7 +140,7 @@ def assumptions_of(profile: Profile) -> tuple[Any, ...]:
 
 @public_face
 def check_profile(profile: Profile) -> None:
-    """Refuse a profile that no client can be made of, whatever its secret.
+    """Refuse a profile from which no client can be made, regardless of secrets.
 
     Raises:
         UsageError: address, options or files cannot be used.
@@ -162,7 +162,7 @@ def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
 
 
 def is_at(profile: Profile, address: str) -> bool:
-    """Whether an address is that of this archive, however it is spelt."""
+    """Whether an address is this archive's, however it is written."""
     known = profile.router_url or assumptions_of(profile)[0].router_url if profile.kind == "cloud" else profile.url
     try:
         return place_of(address) == place_of(known)
@@ -185,10 +185,10 @@ _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
 
 
 def with_fields(given: Sequence[str] | None, *bases: Any, where: str = "-o") -> tuple[Any, ...]:
-    """Return the dataclasses with the fields that ``FIELD=VALUE`` texts name changed; ``where`` is their place.
+    """Return the dataclasses changed by ``FIELD=VALUE`` texts; ``where`` names their origin in errors.
 
     Raises:
-        UsageError: no base has such a field, or the value is not of its kind. A value is not repeated.
+        UsageError: no dataclass has the field, or the value has a wrong type. The message does not quote it.
     """
     known = {name: index for index, base in enumerate(bases) for name in options_of(base)}
     changes: list[dict[str, Any]] = [{} for _ in bases]

@@ -1,9 +1,9 @@
-"""Where the secrets of an archive are: variables, files, the keyring, a terminal. Never in ``profiles.toml``.
+"""The sources of an archive's secrets: variables, files, the keyring, a terminal. Never ``profiles.toml``.
 
-A variable without a profile's name in it, such as ``POSTDICOM_PASSWORD``, may be meant for another archive. It counts
-only when the caller speaks to a single one, and not when ``POSTDICOM_URL`` says that it belongs elsewhere.
+A variable without a profile's name in it, such as ``POSTDICOM_PASSWORD``, may be meant for another archive. It applies
+only if the caller uses a single archive, and not if ``POSTDICOM_URL`` is that of another.
 
-The keyring is asked through a process of its own: a backend may hang, print, or want to ask something.
+The keyring is queried in a separate process: a backend may hang, print, or prompt.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 SecretName: TypeAlias = Literal["password", "token", "api-key", "account-key", "key-password"]
 Ask: TypeAlias = Callable[[str], str]
-"""Shows a prompt, and returns what was typed, unseen; empty if nothing was."""
+"""Shows a prompt and returns the input, typed without echo; may be empty."""
 
 
 class Found(NamedTuple):
-    """A secret, and which place it came from.
+    """A secret and its source.
 
     Attributes:
         place: may be shown.
@@ -57,7 +57,7 @@ _VARIABLES: Final[dict[SecretName, str]] = {
 
 
 def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield the places where a secret is looked for, in order, each with what reads it ("" where it is not there)."""
+    """Yield the sources of a secret in order, each with a function that reads it ("" if absent)."""
     variable, file_key = _VARIABLES[which], which.replace("-", "_") + "_file"
     file: Path | None = getattr(profile, file_key)
     if profile.name:
@@ -68,10 +68,11 @@ def places_of(profile: Profile, which: SecretName, *, alone: bool = True) -> Ite
         yield file_key, lambda: read_secret(file, what)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if profile.name and folder:
-        # The service manager grants access, also by lists that look like "others may read" in the mode.
+        # The service manager may grant access by ACLs, which look like "others may read" in the mode.
         one = Path(folder, f"{profile.name}.{which}")
         yield f"$CREDENTIALS_DIRECTORY/{one.name}", lambda: _if_there(one)
-    if plain_counts(profile, alone=alone) if profile.name else alone:  # what --url names, the variables beside are for
+    # The plain variables belong to the archive of --url.
+    if plain_counts(profile, alone=alone) if profile.name else alone:
         yield variable, lambda: os.environ.get(variable, "")
     for entry in entries_of(profile, which):
         yield f"the keyring ({KEYRING_SERVICE}, {entry})", partial(_stored_or_empty, entry)
@@ -86,9 +87,9 @@ def _if_there(path: Path) -> str:
 
 
 def plain_counts(profile: Profile, *, alone: bool) -> bool:
-    """Whether the variables without a name in them belong to an archive: if it is where the address beside them leads.
+    """Whether variables without a profile's name apply to an archive: if ``POSTDICOM_URL`` is its address.
 
-    Without such an address, if the caller speaks to it ``alone``.
+    Without that variable, if the caller uses it ``alone``.
     """
     address = os.environ.get("POSTDICOM_ROUTER_URL" if profile.kind == "cloud" else "POSTDICOM_URL")
     return entry_host(address) == entry_host(_address(profile)) if address else alone
@@ -103,10 +104,10 @@ def _address(profile: Profile) -> str:
 
 
 def entries_of(profile: Profile, which: SecretName) -> tuple[str, ...]:
-    """Return the keyring's entries for a secret, the one that is written first: whose, at which host.
+    """Return the keyring's entries for a secret, by user and host; the first one is used for writing.
 
-    One that named the user alone would hand the password of one archive to another. Two accounts of the Cloud API have
-    one address: theirs are told apart by the profile's name.
+    An entry by user alone would send the password of one archive to another. Two accounts of the Cloud API share an
+    address, so their entries contain the profile's name.
     """
     host = entry_host(_address(profile))
     if host is None or which in {"token", "key-password"} or (which == "password" and not profile.username):
@@ -134,7 +135,7 @@ def credentials_of(profile: Profile, *, alone: bool = True, ask: Ask | None = No
     """Return ``(user, password)`` for a DICOMweb archive, a bearer token, or None for no credentials.
 
     Raises:
-        UsageError: there are both a user and a token of this profile's, or there is no password and nobody to ask.
+        UsageError: the profile has both a user and a token, or a password is missing and cannot be asked for.
     """
     if not profile.username:
         token = find_secret(profile, "token", alone=alone)
@@ -149,7 +150,7 @@ def keys_of(profile: Profile, *, alone: bool = True, ask: Ask | None = None) -> 
     """Return the API key and the account key for the Cloud API.
 
     Raises:
-        UsageError: one is missing, and there is nobody to ask.
+        UsageError: one is missing and cannot be asked for.
     """
     api_key = _needed(profile, "api-key", alone=alone, ask=ask)
     return api_key, _needed(profile, "account-key", alone=alone, ask=ask)
@@ -183,7 +184,7 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 
 
 def entry_host(url: str) -> str | None:
-    """Return scheme, host and port as an entry names them, the usual port left out; None for what is no address."""
+    """Return scheme, host and port as in an entry, without a default port; None if it is not an address."""
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname
@@ -196,26 +197,26 @@ def entry_host(url: str) -> str | None:
 
 
 def stored(entry: str) -> str | None:
-    """Return the secret of an entry; None where there is none, no keyring, or one that does not answer in time."""
+    """Return the secret of an entry; None if there is no entry or keyring, or it does not answer in time."""
     found = _keyring("get", entry)
     return found.removesuffix("\n").removesuffix("\r") or None if found else None
 
 
 def keep(entry: str, secret: str) -> bool:
-    """Put a secret into an entry, and read it back; return whether it is there: some backends keep nothing."""
+    """Store a secret and read it back; return whether it was kept: some backends store nothing."""
     return _keyring("set", entry, secret) is not None and stored(entry) == secret
 
 
 def forget(entry: str) -> bool:
-    """Take an entry out; return whether it was there."""
+    """Delete an entry; return whether it existed."""
     return stored(entry) is not None and _keyring("del", entry) is not None
 
 
 def _keyring(operation: str, entry: str, secret: str = "") -> str | None:
-    """Run keyring's own command; return what it wrote, None if it did not work. The secret goes through a pipe."""
+    """Run the keyring command; return its output, None if it failed. The secret goes through a pipe."""
     if find_spec("keyring") is None:
         return None
-    # -P: a module that lies in the current folder is not taken for keyring.
+    # -P: a module in the current folder must not be imported as keyring.
     command = [sys.executable, "-P", "-X", "utf8", "-m", "keyring", operation, KEYRING_SERVICE, entry]
     try:
         answer = subprocess.run(  # noqa: S603 - this very interpreter

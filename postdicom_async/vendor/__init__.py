@@ -1,1 +1,1 @@
-"""What both PostDICOM APIs share: the fields of their nouns, checked values, typed answers, how calls are made."""
+"""Shared by both PostDICOM APIs: the fields of their objects, checked values, typed answers, how calls are made."""

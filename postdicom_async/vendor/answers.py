@@ -1,8 +1,8 @@
-"""What PostDICOM's operations answer: typed views over whatever came. Pure.
+"""The answers of PostDICOM's operations: typed views over whatever came. Pure.
 
 Answers are not documented. The field names are those of the service's other API for the same objects (JavaScript
-library), so an accessor may be None, every field that came is in ``raw``, and a plain text is in ``text``. Only what an
-object is named by is never None: without it nothing more can be done with the object.
+library), so an accessor may return None, every field that came is in ``raw``, and plain text is in ``text``. Only the
+UUID of an object is never None: without it nothing more can be done with the object.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class VendorAnswer:
     """Any answer. Its ``repr`` shows nothing of it.
 
     Attributes:
-        raw: the JSON object; empty when the answer was not one.
-        text: the answer as text, when it was not a JSON object.
+        raw: the JSON object; empty if the answer was not one.
+        text: the answer as text, if it was not a JSON object.
     """
 
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -42,7 +42,7 @@ class VendorAnswer:
     def get(self, *names: str) -> Any:
         """Return the first of these fields that is there, whatever the case of its name; else None.
 
-        Looked for at the top and inside ``Result`` or what is named after the object, such as ``PatientOrder``.
+        Searched at the top level and inside ``Result`` or a field named after the object, such as ``PatientOrder``.
         """
         for name in names:  # as they are documented, which is the usual case
             if (found := self.raw.get(name)) is not None:
@@ -67,7 +67,7 @@ class VendorAnswer:
         return int(text) if text is not None and text.strip().isdecimal() and len(text) < 20 else None
 
     def get_uuid(self, *names: str) -> str | None:
-        """Return the first of these fields, or failing that the UUID that ``Result`` or a plain text is."""
+        """Return the first of these fields, or else the UUID that is the value of ``Result`` or the plain text."""
         found = self.get_text(*names) or self.get_text("Result") or self.text.strip().strip('"')
         return found if _UUID.fullmatch(found) else None
 
@@ -208,7 +208,7 @@ class ShareLink(VendorAnswer):
         for text in (self.get_text("ShareUrl", "Url", "Link"), self.get_text("Result"), self.text):
             found = _URL.search(text or "")
             if found:
-                # The stop that ends a sentence is none of the address.
+                # Punctuation at the end of a sentence is not part of the address.
                 return found[0] if found[0] == text else found[0].rstrip(".,;)")
         return None
 
@@ -254,7 +254,7 @@ class Institution(VendorAnswer):
 
     @property
     def names(self) -> tuple[str | None, ...]:
-        """What it can be called."""
+        """Its names, for finding it by name."""
         return (self.institution_name,)
 
 
@@ -285,7 +285,7 @@ class User(VendorAnswer):
 
     @property
     def institutions(self) -> list[Institution]:
-        """Where the user may work."""
+        """The institutions the user may work in."""
         return self._objects(Institution, "InstitutionList")
 
     @property
@@ -295,7 +295,7 @@ class User(VendorAnswer):
 
     @property
     def names(self) -> tuple[str | None, ...]:
-        """What the user can be called."""
+        """The user's names, for finding the user by name."""
         return (self.user_name, self.full_name)
 
     @property
@@ -318,19 +318,19 @@ class Account(VendorAnswer):
 # --- what came -------------------------------------------------------------------------------------------------------
 
 Content: TypeAlias = dict[str, Any] | list[Any] | str
-"""What came: a JSON object or list, or a text, which is empty when nothing came."""
+"""The content of an answer: a JSON object or list, or text, which is empty if there was none."""
 
 
 def parse(body: bytes) -> Content:
-    """Return what a body is, whatever its Content-Type says: frameworks label JSON as ``text/html`` too.
+    """Return the content of a body, whatever its Content-Type: some frameworks label JSON as ``text/html``.
 
-    JSON inside a JSON string is unpacked, as the service likes to nest it.
+    JSON inside a JSON string is parsed too, as the service often nests it.
     """
     return parse_text(body.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
 def parse_text(text: str) -> Content:
-    """As `parse`, of what is text already."""
+    """Do what `parse` does, for text."""
     text = text.strip()
     found = _json(text)
     if isinstance(found, str):
@@ -340,21 +340,21 @@ def parse_text(text: str) -> Content:
 
 
 def is_web_page(found: Content) -> bool:
-    """Return whether it is a page for people, which comes from something in between, not from the service."""
+    """Return whether it is an HTML page, which comes from a proxy in between, not from the service."""
     return isinstance(found, str) and found[:200].lstrip().lower().startswith(("<!doctype html", "<html"))
 
 
 def view(kind: Callable[..., _Answer], found: Content) -> _Answer:
-    """Return what came as a typed answer; nothing of it is lost."""
+    """Return content as a typed answer, losing nothing."""
     if isinstance(found, dict):
         return kind(found)
     return kind({"List": found}) if isinstance(found, list) else kind({}, found)
 
 
 def list_in(found: Content) -> list[dict[str, Any]] | None:
-    """Return the objects of a search's answer, None when it holds no list of objects.
+    """Return the objects in a search's answer, None if it contains no list of objects.
 
-    A bare list, or a list in any field of an object or of its ``Result``; nothing at all is an empty list.
+    The list may be bare, or in any field of an object or of its ``Result``; an empty answer is an empty list.
     """
     if found == "":
         return []
@@ -364,7 +364,7 @@ def list_in(found: Content) -> list[dict[str, Any]] | None:
 
 
 def _lists(found: Any) -> list[list[Any]]:
-    """Return every list that is the answer, or stands in a field of it or of its ``Result``."""
+    """Return every list in an answer: the answer itself, or in a field of it or of its ``Result``."""
     places = [found, _result_of(found)]
     inside = [value for place in places if isinstance(place, dict) for value in place.values()]
     return [value for value in (*places, *inside) if isinstance(value, list)]
@@ -384,7 +384,7 @@ _NO = frozenset({"false", "0"})
 
 
 def refusal_in(found: Content) -> str | None:
-    """Return why an answer of status 200 says no (``Success`` false, or just ``false``), None when it does not."""
+    """Return why an answer of status 200 is a refusal (``Success`` false, or just ``false``), None if it is not."""
     if isinstance(found, str):
         return "no reason given" if found.lower() == "false" else None
     if isinstance(found, list) or found.get("Success") is True:
@@ -397,9 +397,9 @@ def refusal_in(found: Content) -> str | None:
 
 
 def _json(text: str) -> Any:
-    """Return what a text is as JSON, None when it is none or deeper or larger than is read."""
+    """Return parsed JSON, None if the text is not JSON, or is too deep or too large."""
     try:
-        # Lists and objects by a reader that is bounded and, in a thread, lets others go on.
+        # Lists and objects are read by a bounded reader that, in a thread, lets other threads run.
         is_compound = text.lstrip()[:1] in ("[", "{")
         return read_json(text.encode("utf-8", "surrogatepass")) if is_compound else json.loads(text)
     except (ValueError, RecursionError):

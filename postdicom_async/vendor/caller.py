@@ -1,4 +1,4 @@
-"""What the callers of both PostDICOM APIs do alike: check the arguments, and judge what came back."""
+"""Common to the callers of both PostDICOM APIs: checking arguments and judging answers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class VendorCaller(ABC, Generic[_Operation]):
     """The table of the API."""
 
     def operation(self, name: str | _Operation) -> _Operation:
-        """Return an operation by its name; one that is given itself is one of its ways."""
+        """Return an operation by its name; an operation passed directly, such as a variant, is returned as it is."""
         return self.operations[name] if isinstance(name, str) else name
 
     def checked(self, operation: _Operation, given: Mapping[str, object]) -> Values:
         """Return the checked values of a call.
 
-        ``given`` may be the ``locals()`` of the method: a parameter of its signature that the operation does not have
-        is an error, so none can be lost on the way.
+        ``given`` may be the ``locals()`` of the method: a parameter in its signature that the operation lacks is an
+        error, so none can be lost.
 
         Raises:
             UsageError: an argument is missing, malformed or too long.
@@ -43,32 +43,32 @@ class VendorCaller(ABC, Generic[_Operation]):
 
     @abstractmethod
     async def _send(self, operation: _Operation, values: Values) -> Content:
-        """Make one request and return what came, unless that is a no."""
+        """Make one request and return the content of the answer; raise if it is a refusal."""
 
     async def call(self, name: str | _Operation, kind: Callable[..., _Answer], given: Mapping[str, object]) -> _Answer:
         """Make one call and return its answer as ``kind``.
 
         Raises:
             UsageError: an argument is missing, malformed or too long; nothing was sent.
-            OutcomeUnknown: the request left and no answer came, or one that does not name what was made.
+            OutcomeUnknown: the request left and no answer came, or one without the UUID of the created object.
             PostdicomError: the service refused, or cannot be worked with.
         """
         operation = self.operation(name)
         answer = view(kind, await self._send(operation, self.checked(operation, given)))
         if operation.repeat is Repeat.CHANGE and not answer.is_named:
-            # It was made, as far as can be told, and only a search finds it: called again it would be there twice.
+            # The object was probably created, and only a search can find it: a second call would create it twice.
             unnamed = ProtocolError("the service said yes, but not under which UUID", operation=operation.title)
             raise outcome_unknown(unnamed)
         return answer
 
 
 def said_no(title: str, reason: str, private: Iterable[str], *, status: int | None = None) -> ServerError:
-    """Return the exception for an answer that is a refusal, with the service's words as far as they may be shown."""
+    """Return the exception for a refusal, with the service's words as far as they may be shown."""
     return ServerError("the service said no", operation=title, status=status, reason=safe_reason(reason, private))
 
 
 class PrivateTexts:
-    """What must not show in the server's words; worked out only when there are any."""
+    """The values to be masked in the server's words; computed only if there are any words."""
 
     def __init__(self, values: Values) -> None:
         self._values = values
@@ -79,12 +79,12 @@ class PrivateTexts:
 
 def _first_day() -> date:
     """Return the earliest date that is today anywhere."""
-    # An expiry date counts in the account's time zone, which is not known: the last one on earth decides.
+    # An expiry date is in the account's time zone, which is unknown: the last time zone on earth (UTC-12) decides.
     return (datetime.now(UTC) - timedelta(hours=12)).date()
 
 
 def is_new(item: dict[str, Any], key: str, seen: set[str]) -> bool:
-    """Return whether an object of a list was not ``seen`` before, told by its field ``key``; note it."""
+    """Return whether an object, identified by its field ``key``, is not in ``seen``; add it."""
     value = next((value for name, value in item.items() if name.lower() == key.lower()), None)
     mark = value if isinstance(value, str) and value else repr(item)
     new = mark not in seen

@@ -1,8 +1,8 @@
-"""The fields of PostDICOM's nouns, each declared once for both APIs; and the operations' parameters made of them. Pure.
+"""The fields of PostDICOM's objects, each declared once for both APIs, and the operations' parameters. Pure.
 
-A `Field` says what it is called in Python and in each API, what it holds and what it is for. The tables of operations
-(``postdicom/operations.py``, ``cloud/operations.py``) make `Parameter` objects of it with `in_dicomweb` and `in_cloud`;
-from these the calls are checked and written, and the command's options are made.
+A `Field` says what it is called in Python and in each API, the type of its value and what it is for. The tables of
+operations (``postdicom/operations.py``, ``cloud/operations.py``) make `Parameter` objects of it with `in_dicomweb` and
+`in_cloud`; from these the calls are checked and written, and the command's options are generated.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Field:
     Attributes:
         argument: its Python argument; "" where only ``create_from_json`` takes it, under the vendor's name.
         help: what it is for, in a sentence.
-        kind: what it holds.
+        kind: the type of its value.
         dicomweb: its name in the DICOMweb API; "" where that has none.
         cloud: its name in the Cloud API, where that is another one.
         place: where the JavaScript library writes it in its message, if elsewhere than the DICOMweb API.
         json: its place, group and key in the Cloud API's ``JsonParameters``, for orders.
         required: the APIs in which it must be given.
-        found: in the Cloud API, what is not given is found by the client: False, or the user's only institution.
-        absent: what the JavaScript library sends for what is not given; None where it leaves the field out.
+        found: in the Cloud API, the client supplies a missing value: False, or the user's only institution.
+        absent: what the JavaScript library sends for a missing value; None if it leaves the field out.
         pair: the two dates of one search; those of another are not sent in the Cloud API, even empty.
-        metavar: what stands for its value in a help text, where the kind does not say it.
+        metavar: the placeholder for its value in a help text, if the kind has none.
     """
 
     argument: str
@@ -58,7 +58,7 @@ class Field:
     metavar: str = ""
 
     def but(self, **changes: Any) -> Self:
-        """Return the same field as one operation has it."""
+        """Return the field with changes for one operation."""
         return replace(self, **changes)
 
 
@@ -82,9 +82,9 @@ class Parameter:
         wire: its name on the wire.
         kind: what it holds.
         required: it must be sent.
-        has_default: what is not given has a value all the same, so that the caller need not give it.
+        has_default: a missing value has a default, so that the caller need not give it.
         help: what it is for.
-        absent: what is sent for what is not given, in the Cloud API; None where it is left out.
+        absent: what is sent for a missing value, in the Cloud API; None if it is left out.
         json: its group and key in ``JsonParameters``, in the Cloud API.
         pair: as in `Field`.
         metavar: what stands for its value in a help text.
@@ -113,7 +113,7 @@ class Parameter:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """All that it can be; () where that is not bounded."""
+        """The allowed values; () if any value is allowed."""
         return ("M", "F", "O") if self.kind is ValueKind.SEX else ()
 
 
@@ -124,7 +124,7 @@ class Operation:
     Attributes:
         title: the head of error messages.
         parameters: in the order in which they are written.
-        reads: it changes nothing, so that it may be repeated.
+        reads: whether it changes nothing, so that it may be repeated.
     """
 
     title: str
@@ -133,8 +133,8 @@ class Operation:
 
     @property
     def repeat(self) -> Repeat:
-        """What a repeat would do."""
-        from postdicom_async.http.retry import Repeat  # not above: a help text needs the tables and no network
+        """The effect of a repeat."""
+        from postdicom_async.http.retry import Repeat  # imported here: a help text needs the tables but no network code
 
         return Repeat.READ if self.reads else Repeat.CHANGE
 
@@ -173,14 +173,14 @@ def _parameter(one: Field, wire: str, kind: ValueKind, api: str) -> Parameter:
 
 
 def check(operation: Operation, given: Mapping[str, object], *, first_day: Callable[[], date]) -> Values:
-    """Return the values of a call, each of its kind; None and, for optional ones, what is empty mean not given.
+    """Return the checked values of a call; None and, for optional ones, empty values mean not given.
 
-    ``first_day`` gives the first that is not in the past.
+    ``first_day`` returns the first day that is not in the past.
 
     Raises:
         UsageError: something is missing, empty, malformed, or in the past; the message names the Python argument and
             never shows the value.
-        TypeError: the operation has no such argument. It would be lost silently.
+        TypeError: the operation has no such argument, which would be lost silently.
     """
     unknown = given.keys() - {parameter.argument for parameter in operation.parameters}
     if unknown:

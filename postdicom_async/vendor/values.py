@@ -14,7 +14,7 @@ from postdicom_async.errors import UsageError
 
 
 class ValueKind(Enum):
-    """What a parameter holds."""
+    """The type of a parameter's value."""
 
     TEXT = auto()
     PERSON_NAME = auto()
@@ -51,10 +51,10 @@ Values: TypeAlias = dict[str, Value]
 LISTS: Final = frozenset({ValueKind.UUID_LIST, ValueKind.TEXT_LIST, ValueKind.ORDER_INFO_LIST, ValueKind.GUID_LIST})
 """The kinds that hold several values."""
 
-_LARGEST: Final = 2**53  # of what every reader of JSON takes for the same
+_LARGEST: Final = 2**53  # up to this, every JSON parser reads an integer exactly
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 _NAME_JOINTS: Final = re.compile(r"[\s^=]+")
-_SPELLED_ALIKE: Final = re.compile(r"[ !#-\[\]-~]*")  # in JSON as without
+_SPELLED_ALIKE: Final = re.compile(r"[ !#-\[\]-~]*")  # characters that JSON does not escape
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _GUID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|0{8}(?:-0{4}){3}-0{12}"
@@ -84,13 +84,13 @@ def is_given(value: object) -> bool:
 
 
 def is_empty_list(kind: ValueKind, value: object) -> bool:
-    """Return whether it is a list without items where one is taken: of an optional list that means all (documented)."""
+    """Return whether it is an empty list for a list parameter: if that is optional, it means all (documented)."""
     is_list = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
     return kind in LISTS and is_list and not value
 
 
 def _is_text(value: object) -> bool:
-    # A pydicom PersonName is told by what it has, so that pydicom need not be loaded.
+    # A pydicom PersonName is recognised by an attribute, so that pydicom need not be imported.
     return isinstance(value, str) or hasattr(value, "family_name")
 
 
@@ -225,7 +225,7 @@ _CHECKS: Final[dict[ValueKind, Callable[[object], Any]]] = {
 
 
 ascii_json: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-"""JSON that can stand in a header."""
+"""Encodes JSON in ASCII, so that it is valid in a header."""
 
 
 def private_texts(values: Values) -> tuple[str, ...]:

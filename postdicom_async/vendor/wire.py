@@ -1,9 +1,9 @@
-"""What is assumed of each PostDICOM API, where only samples show it or nothing does: one object for each.
+"""Assumptions about each PostDICOM API, where only samples show its behaviour or nothing does: one class for each.
 
-Every assumption can be changed without touching code:
-``PostDicom(url, user, password, wire=Wire(inner_order_key="PatientOrderUUID"))``,
-``CloudApi(api_key, account_key, wire=CloudWire(trailing_zero=False))``. The Cloud API itself documents none of its own;
-they are what the vendor's JavaScript library does, or a guess where that library leaves a question open.
+Every assumption can be changed without touching code: ``PostDicom(url, user, password,
+wire=Wire(inner_order_key="PatientOrderUUID"))``, ``CloudApi(api_key, account_key,
+wire=CloudWire(trailing_zero=False))``. The documentation of the Cloud API describes none of its wire format; the
+defaults are what the vendor's JavaScript library does, or a guess where it leaves a question open.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ SYMBOLS = {
     State.PENDING: "?",
     State.RUNNING: "?",
 }
-"""The one-character symbol of each state, like rclone's.
+"""The one-character symbol of each state.
 
 ``*`` is an instance that the target holds with other content.
 """
