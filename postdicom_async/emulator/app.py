@@ -202,14 +202,17 @@ class FrontGate:
             has_begun = True
             await send(message)
 
+        answer: Response | None = None
         try:
             await app(scope, receive, noting)
-            return
         except Exception as error:  # noqa: BLE001 - Starlette would hand it to uvicorn, which logs its text
             answer = await _on_error(Request(scope), error)
-        if has_begun:  # nothing can be said any more: the connection is cut, by an error that holds nothing
+        if (
+            answer is not None and has_begun
+        ):  # too late to say it: the connection is cut, by an error that holds nothing
             raise RuntimeError("an answer broke off")
-        await answer(scope, receive, send)
+        if answer is not None:
+            await answer(scope, receive, send)
 
     def _refused(self, request: Request, path: str) -> Response | None:
         """Return the refusal of a request that is not let in, else None."""
