@@ -92,7 +92,7 @@ class Connection:
         self._asking = anyio.Lock()
         self._times_asked = 0
         self._main: FrameSocket | None = None
-        self._former: list[FrameSocket] = []  # replaced, but something is still under way on them
+        self._former: list[FrameSocket] = []  # replaced, but requests are still in flight on them
         self._session_uuids: dict[str, None] = {}
         self._account: Account | None = None
         self._last_id = 0
@@ -111,7 +111,7 @@ class Connection:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not show in the service's words: the keys, and the ids of all sessions there have been."""
+        """The values to be masked in the service's words: the keys, and the ids of all sessions so far."""
         return (self.keys.api_key, self.keys.account_key, *self._session_uuids)
 
     def keep_secret(self, session_uuid: str) -> None:
@@ -134,7 +134,7 @@ class Connection:
             raise
 
     async def session_uuid(self) -> str:
-        """Return the id of the session, which is another one after it had to be brought up anew.
+        """Return the id of the session, which changes when a new session had to be opened.
 
         Raises:
             Problem: there is no connection to be had.
@@ -182,7 +182,7 @@ class Connection:
         try:
             socket = await self._revived()
             if socket is None:
-                # The whole of it has an end, however slowly the answers trickle.
+                # The total time is bounded, however slowly the answers trickle in.
                 async with asyncio.timeout(self.settings.timeouts.session):
                     socket = await self._brought_up()
             self._former = [one for one in (*self._former, self._main) if one is not None and one.is_open]
@@ -198,7 +198,7 @@ class Connection:
             self._reopening = None
 
     async def _revived(self) -> FrameSocket | None:
-        """Return a new socket of the session there was; None when there is none or the service refuses it."""
+        """Return a new socket for the existing session; None if there is none or the service refuses it."""
         opened = self._opened
         if opened is None or opened is self._forgotten or not self._registers or not self.wire.reuse_session:
             return None
@@ -237,10 +237,10 @@ class Connection:
         return socket
 
     async def was_renewed(self, session_uuid: str) -> bool:
-        """Return whether a session in which something was refused is gone; then it is another one by now.
+        """Return whether a session in which a request was refused is gone; if so, it has been replaced by now.
 
-        How a refusal says so is not known, so the service is asked: a session that it does not register is none. Asked
-        once for all who were refused meanwhile.
+        How such a refusal looks is not known, so the service is asked: a session that it does not register is gone. It
+        is asked once for all requests refused meanwhile.
 
         Raises:
             PostdicomError: it is gone, and cannot be brought up anew.
@@ -253,7 +253,8 @@ class Connection:
                     if self._registers and not await self._is_known(opened):
                         self._forgotten = opened
                         await self.repeated("open a session", Repeat.READ, self._main_socket)
-                        # A service that does not know the new one either says no to all, and is not asked again.
+                        # A service that does not know the new session either refuses all of them, and is not asked
+                        # again.
                         self._registers = await self._is_known(self._require_opened())
         return self._require_opened().session_uuid != session_uuid
 
@@ -292,11 +293,12 @@ class Connection:
         if await self._register(socket, opened) or not self._registers:
             return socket, opened.session_uuid
         if self._forgotten is not None and opened is not self._forgotten:
-            # Refused, though the session is new: that is how this service is. The vendor's library never looks.
+            # Refused, although the session is new: this service always refuses. The vendor's library ignores the
+            # answer.
             self._registers = False
             return socket, opened.session_uuid
         socket.cut()
-        self._forgotten = opened  # what is under way on the main socket may end there
+        self._forgotten = opened  # requests in flight on the main socket may finish there
         raise Problem(Failure.NOT_SENT, connection_failed("open a session", "the session is not known", sent=False))
 
     async def _register(self, socket: FrameSocket, opened: OpenedSession) -> bool:

@@ -45,7 +45,7 @@ class _Document:
 
     @property
     def path(self) -> str:
-        """Where it is: found in a folder and named as well, it is one."""
+        """Its absolute path: a file both named and found in a folder is one document."""
         return os.path.abspath(self.body.path)  # noqa: PTH100 - Path has nothing that leaves links alone
 
 
@@ -148,7 +148,7 @@ class DocumentUpload:
 
         error: PostdicomError | None
         try:
-            # Once the last part has left, nothing is repeated: the document would be attached twice.
+            # Once the last part has been sent, nothing is repeated: the document could be attached twice.
             error = await self._session.until_done(attempt, may_repeat=may_repeat)
         except LocalFileError as unreadable:
             return _outcome(one, Status.UNREADABLE, unreadable.message)

@@ -119,8 +119,8 @@ def differences(sent: bytes, received: bytes) -> Differences:
     (syntax, start), (other_syntax, other_start) = one, other
     if syntax == other_syntax and memoryview(sent)[start:] == memoryview(received)[other_start:]:
         return Differences(Difference.SAME)
-    # pydicom would inflate without a bound what an archive sends. Another syntax changes values that mean the same:
-    # compressed pixels, the order of bytes.
+    # pydicom would inflate what an archive sends without a bound. In another transfer syntax equal values have other
+    # bytes: compressed pixels, byte order.
     if syntax == tags.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN or (
         syntax != other_syntax and not {syntax, other_syntax} <= _SAME_VALUES
     ):
@@ -172,7 +172,7 @@ def _named(tags: set[int] | list[int]) -> tuple[str, ...]:
 
 
 def _raw_value(dataset: Dataset, tag: int) -> tuple[Any, ...] | None:
-    """Return VR and bytes of an element that was not decoded yet; None of any other."""
+    """Return VR and bytes of an element that has not been decoded yet; None for any other."""
     from pydicom.dataelem import RawDataElement
 
     element = dataset.get_item(tag) if tag in dataset else ()
@@ -182,7 +182,7 @@ def _raw_value(dataset: Dataset, tag: int) -> tuple[Any, ...] | None:
 
 
 def _equal_element(one: Dataset, other: Dataset, tag: int) -> bool | None:
-    """Compare an element; None where one of the two cannot be decoded whole, so that others would look like it."""
+    """Compare an element; None if one of the two cannot be fully decoded, so that different values could look alike."""
     try:
         element, another = one[tag], other[tag]
         return bool(element.VR == another.VR and _same_value(element.value, another.value))
@@ -191,7 +191,7 @@ def _equal_element(one: Dataset, other: Dataset, tag: int) -> bool | None:
 
 
 def _same(one: Dataset, other: Dataset) -> bool:
-    """Compare what counts: no group lengths, no padding at the end."""
+    """Compare data sets, ignoring group lengths and trailing padding."""
     tags = _tags(one)
     return tags == _tags(other) and all(
         one[tag].VR == other[tag].VR and _same_value(one[tag].value, other[tag].value) for tag in tags

@@ -1,7 +1,7 @@
-"""What lies in files: what the header of each says, put into one tree of patients, studies, series and instances.
+"""The content of files: what the header of each says, arranged in one tree of patients, studies, series and instances.
 
-The tree holds patient data and paths, and none of its ``repr`` shows any. Attributes are named as in the DICOM data
-dictionary; their values are text as the file has it, decoded and trimmed, and None where the file has none.
+The tree holds patient data and paths, and no ``repr`` shows any of it. Attributes are named as in the DICOM data
+dictionary; their values are text as in the file, decoded and trimmed, and None if the file has none.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class ScannedStudy:
     Attributes:
         study_date: as all dates, YYYYMMDD in files that keep to the standard.
         modalities_in_study: of its series, sorted.
-        patient_conflicts: how many of its files name their patient otherwise (ID, issuer, name or birth date) than the
-            patient it is listed with. They belong to the study all the same; look at them before they are sent.
+        patient_conflicts: how many of its files disagree (in ID, issuer, name or birth date) with the patient it is
+            listed under. They belong to the study all the same; check them before they are sent.
     """
 
     study_instance_uid: str
@@ -118,7 +118,7 @@ class ScanStatus(StrEnum):
     DUPLICATE = "duplicate"
     """Another file of the series has the same SOP Instance UID; ``reason`` says whether they look the same."""
     DICOMDIR = "DICOMDIR"
-    """A directory of other files (PS3.3 annex F), no instance."""
+    """A directory of other files (PS3.3 annex F), not an instance."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
     """It, or a folder, could not be read, or it is cut off or does not say which instance it is."""
@@ -129,7 +129,7 @@ class SkippedFile:
     """A file that is not among the instances, or a folder that could not be searched.
 
     Attributes:
-        uids: what a duplicate says it is.
+        uids: the UIDs of a duplicate.
         duplicate_of: the file that came first.
     """
 
@@ -143,11 +143,11 @@ class SkippedFile:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lies in files; each file given is either one instance below ``patients`` or one entry of ``skipped``.
+    """The result of a scan; each file is either one instance below ``patients`` or one entry of ``skipped``.
 
     Attributes:
         patients: in the order they were read.
-        skipped: duplicates and what is not, or not readable as, an instance.
+        skipped: duplicates, and files that are not instances or cannot be read.
         files: how many there were.
     """
 
@@ -183,7 +183,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class ScanProgress:
-    """How far reading files is; the total is None where it cannot be told beforehand (iterators)."""
+    """The progress of a scan; the total is None if it is not known beforehand (iterators)."""
 
     files_done: int
     files_total: int | None
@@ -241,13 +241,13 @@ class FileFacts:
 
 
 class NoInstance(Enum):
-    """A valid DICOM file that is no instance."""
+    """A valid DICOM file that is not an instance."""
 
     DICOMDIR = auto()
 
 
 def read_facts(data: bytes, *, complete: bool) -> FileFacts | NoInstance | HeaderGap:
-    """Return what the first bytes of a file say; ``complete`` as for `read_header`."""
+    """Return the facts in the first bytes of a file; ``complete`` as for `read_header`."""
     header = read_header(data, complete=complete)
     if header is HeaderGap.NOT_DICOM:
         return header
@@ -344,7 +344,7 @@ class Grouping:
             study = patient.studies[uids.study_instance_uid] = _Study(patient)
             self._studies[uids.study_instance_uid] = study
         of = study.patient.texts
-        # Both name what tells patients apart, and not the same; absence is no conflict.
+        # Both have an identifying attribute, with different values; absence is no conflict.
         if any(name in texts and name in of and _comparable(texts[name]) != _comparable(of[name]) for name in _TELLING):
             study.conflicts += 1
         else:

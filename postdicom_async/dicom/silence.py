@@ -1,7 +1,7 @@
-"""pydicom without its warnings and its log: they may quote what is in a file, a patient's name among it.
+"""pydicom without its warnings and its log: they may quote values of a file, such as a patient's name.
 
-Filters of warnings belong to the whole process, so that one thread at a time may change them; the filter of the log
-looks at a mark of the thread, and stays.
+Warning filters belong to the whole process, so only one thread at a time may change them; the log filter checks a mark
+of the thread, and stays installed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def in_silence() -> Iterator[None]:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Keep pydicom from logging values in this thread; Python's warnings, whose filters all threads share, go on."""
+    """Keep pydicom from logging values in this thread; Python's warnings, whose filters all threads share, continue."""
     from pydicom import config
 
     config.logger.addFilter(_is_not_ours)  # once, however often it is called

@@ -1,7 +1,7 @@
 """Tags, value representations and transfer syntaxes, each declared once (PS3.5, PS3.6), and how callers name a tag.
 
-The attributes that searches, uploads and anonymisation are made of stand here; the thousands of others pydicom knows.
-Importing pydicom takes longer than many a search, and it brings numpy along, so it is asked only for those. Pure.
+The attributes that searches, uploads and anonymisation use are listed here; for the thousands of others pydicom is
+asked. Importing pydicom takes longer than many searches, and it imports numpy, so it is used only for those. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ITEM: Final = 0xFFFEE000
 ITEM_END: Final = 0xFFFEE00D
 SEQUENCE_END: Final = 0xFFFEE0DD
 UNDEFINED: Final = 0xFFFFFFFF
-"""A length that is not told: the value goes on until its delimiter."""
+"""Undefined length: the value extends to its delimiter."""
 
 SHORT_VRS: Final = frozenset(
     {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI",
@@ -39,8 +39,8 @@ LONG_VR_BYTES: Final = frozenset(vr.encode() for vr in LONG_VRS)
 
 # --- which attributes there are (PS3.6, PS3.7) ------------------------------------------------------------------------
 
-# What is asked for and answered in searches (PS3.18 section 10.6) and worklists, what viewers ask for besides, and all
-# that this package names itself. A test holds every entry against pydicom's dictionary.
+# Attributes of searches (PS3.18 section 10.6) and worklists, those that viewers request besides, and all that this
+# package names itself. A test compares every entry with pydicom's dictionary.
 _TABLE = """
 00020000 UL FileMetaInformationGroupLength  00020001 OB FileMetaInformationVersion
 00020002 UI MediaStorageSOPClassUID  00020003 UI MediaStorageSOPInstanceUID  00020010 UI TransferSyntaxUID

@@ -1,6 +1,6 @@
 """Text of a data set by its Specific Character Set (0008,0005): PS3.3 section C.12.1.1.2, PS3.5 section 6.1.2.
 
-Whatever the bytes are, there is an answer: what cannot be decoded becomes U+FFFD.
+Decoding never fails: bytes that cannot be decoded become U+FFFD.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-# Where nothing is said. Bytes beyond ASCII are wrong then, and mostly meant as Latin-1. It is called otherwise than
-# ISO_IR 100 below, where they are right, so that the two can be told apart.
+# The default repertoire. Bytes beyond ASCII are wrong in it, and mostly meant as Latin-1. The codec has another name
+# than that of ISO_IR 100 below, where they are right, so that the two can be distinguished.
 _ASCII = "iso8859-1"
 
 # Defined terms of PS3.3 tables C.12-2 to C.12-5; the same repertoires with code extensions begin with ISO 2022.

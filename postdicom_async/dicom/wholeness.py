@@ -28,7 +28,7 @@ _SHORT_VRS, _LONG_VRS = tags.SHORT_VR_BYTES, tags.LONG_VR_BYTES
 _FRAGMENT_VRS = frozenset(vr for vr in _LONG_VRS if vr.startswith(b"O"))
 _VRS = _SHORT_VRS | _LONG_VRS
 
-_PIECE = 4096  # read where the walk has jumped to; most often a header is all that is wanted there
+_PIECE = 4096  # bytes read after a jump; usually only a header is needed there
 _DEFLATED_PIECE = 64 * 1024
 _MOST_STEPS = 200_000  # some tenths of a second
 _MOST_READ = 32 << 20
@@ -36,7 +36,7 @@ _MOST_INFLATED = 64 << 20
 
 
 class Doubt(Exception):
-    """It cannot be told, or not soon enough, whether a file is whole; ``read`` may raise it too."""
+    """Whether a file is whole cannot be determined, or not soon enough; ``read`` may raise it too."""
 
 
 class _CutOff(Exception):
@@ -82,8 +82,8 @@ def what_is_missing(beginning: bytes, size: int, read: Read) -> str | None:
 class _Walk:
     """One walk over one file.
 
-    It holds the piece that it looks at, what it is inside of, and how many steps and bytes it may still take: a file
-    made to be slow counts as whole, it must not hold up an upload.
+    It holds the current piece, the enclosing sequences and items, and how many steps and bytes are left: a file crafted
+    to be slow counts as whole, because it must not hold up an upload.
     """
 
     def __init__(self, beginning: bytes, size: int, read: Read) -> None:
@@ -106,7 +106,7 @@ class _Walk:
             self._deflated(at)
             return
         vr = self._peek(at, 6)[4:]
-        # Some say explicit VR and have none, or the other way round, and readers take them.
+        # Some files declare explicit VR but are implicit, or vice versa, and readers accept them.
         self._form = _BIG if syntax == tags.EXPLICIT_VR_BIG_ENDIAN else _LITTLE if vr in _VRS else _IMPLICIT
         self._data_set(at)
 
@@ -143,7 +143,7 @@ class _Walk:
         if self._bytes_left < 0:
             raise Doubt
         self._data, self._start = self._read(at, wanted) if wanted else b"", at
-        if len(self._data) < wanted:  # the file has become shorter; whoever reads it for good will notice
+        if len(self._data) < wanted:  # the file has become shorter; reading it for the upload will notice
             raise Doubt
         return 0
 

@@ -1,4 +1,4 @@
-"""The routes of the archive and what stands around them: other origins (CORS), the gate, how errors look."""
+"""The routes of the archive and the middleware around them: CORS, the access gate, error responses."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def build_app(
 ) -> Starlette:
     """Return the application over an open archive; with a listener it speaks the Cloud API."""
     readable = [*share_routes(context), *_dicomweb_routes(context)]
-    table = [*operation_routes(context), *readable]  # the operations change things by GET: no HEAD may do the same
+    # The vendor's operations change data by GET, so their HEAD must not run them.
+    table = [*operation_routes(context), *readable]
     table += [("HEAD", path, _head_of(handler)) for method, path, handler in readable if method == "GET"]
     if listener:
         table = [*bring_up_routes(listener.cloud), *table]
@@ -116,7 +117,7 @@ def build_app(
     for method, path, handler in table:
         route = Route(path, handler, methods=[method])
         if method == "GET":
-            (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
+            (route.methods or set()).discard("HEAD")  # added by Starlette; it would read a whole study and discard it
         routes.append(route)
     app = Starlette(
         routes=routes,
@@ -128,7 +129,7 @@ def build_app(
             OSError: _on_error,
         },
     )
-    app.router.redirect_slashes = False  # the gate has taken them off; a redirect would cost a request
+    app.router.redirect_slashes = False  # the gate strips slashes; a redirect would cost a request
     return app
 
 
@@ -148,7 +149,7 @@ def _head_of(handler: RouteHandler) -> RouteHandler:
 
 
 def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
-    """Let pages of other origins use the archive (Fetch standard, CORS); a preflight carries no password."""
+    """Let pages of other origins use the archive (CORS); a preflight request carries no password."""
     if not allowed:
         return []
     return [
@@ -156,7 +157,7 @@ def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=allowed,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["*"],  # the vendor's operations have a header each
+            allow_headers=["*"],  # each of the vendor's operations has a header of its own
             allow_credentials="*" not in allowed,
             expose_headers=["Content-Disposition", "Content-Location", "Retry-After", "Warning", "X-Error-Reason"],
         )
@@ -164,7 +165,7 @@ def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:
-    """Answer with a reason that reveals nothing of what was asked or stored."""
+    """Answer with a reason that reveals nothing of the request or the stored data."""
     if isinstance(error, HTTPException):
         return refusal(error.status_code, error.detail, error.headers)
     if isinstance(error, UnreadableHeader):
@@ -178,7 +179,7 @@ async def _on_error(_request: Request, error: Exception) -> Response:
 
 
 class FrontGate:
-    """Stands in front of the routes: strips slashes around the path, and asks for a known host and the password.
+    """In front of the routes: strips slashes around the path, and requires a known host and the password.
 
     Shares, and services with keys of their own, need no password.
     """
@@ -188,7 +189,7 @@ class FrontGate:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; `CloudListener` asks the same of WebSockets."""
+        """Handle one request; `CloudListener` makes the same checks for WebSockets."""
         app = self._app
         if scope["type"] == "http":
             root = scope.get("root_path", "")
@@ -222,7 +223,7 @@ class FrontGate:
         if context.account is None or path.startswith(f"{SHARE_PATH}/") or path in {ROUTER_PATH, REGION_PATH}:
             return None
         given = request.headers.get("authorization", "")
-        if not given:  # browsers and curl ask first; that is no guess
+        if not given:  # browsers and curl send a first request without credentials; that is not a guess
             return refusal(401, "a user name and a password are wanted", _CHALLENGE)
         address = request.client.host if request.client else ""
         wait = context.password_guesses.begin(address)
