@@ -1,4 +1,4 @@
-"""A long line between a client and a server on this machine: a delay both ways, and a rate that each connection has.
+"""Simulates a long-distance line between a client and a server on this machine: delay, and a rate per connection.
 
 Run as ``python -m benchmarks.delay_line FD PORT ROUND_TRIP RATE``: FD is an inherited listening socket, PORT the
 server's, ROUND_TRIP in seconds, RATE in bytes a second for each connection and way (0 for no limit). A connection costs
@@ -83,12 +83,12 @@ class Way:
         return len(piece) / self.rate if self.rate else 0.0
 
     def unblock(self, now: float) -> None:
-        """Go on after the receiver was slow: the line was full meanwhile, so nothing is made up for."""
+        """Continue after the receiver was slow: the line was full meanwhile, so no lost time is made up."""
         self._blocked = False
         self._free_at = now - self._seconds(self._queue[0][1])
 
     def give(self, now: float) -> None:
-        """Write what has come through by now."""
+        """Write the pieces that are due."""
         while (at := self.due()) is not None and at <= now:
             due, piece = self._queue.popleft()
             if not piece:
@@ -117,12 +117,12 @@ class Line:
         self._pairs: dict[socket.socket, tuple[Way, Way]] = {}  # by either socket: what comes out of it, what goes in
 
     def run(self) -> None:
-        """Carry bytes for good."""
+        """Carry bytes for ever."""
         while True:
             self.turn()
 
     def turn(self, most: float | None = None) -> None:
-        """Do what is to be done now, after waiting for it."""
+        """Wait for events and handle them once."""
         for key, events in self._wait(most):
             one = cast("socket.socket", key.fileobj)
             if one is self._listener:

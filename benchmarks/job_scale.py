@@ -1,9 +1,9 @@
-"""Whole jobs at full size, between ends that answer at once: ``python -m benchmarks.job_scale [part] [options]``.
+"""Whole jobs at full size, between ends that answer instantly: ``python -m benchmarks.job_scale [part] [options]``.
 
 Every part runs in processes of its own, so that memory is its own: ``lists`` (a million studies at each end, planned),
-``whole`` (a copy of ten million instances: killed half-way, gone on with, reported), ``small`` (many small studies, and
-how often the ledger is made durable for each), ``share`` (what the ledger costs a copy of files into an archive).
-Without a part all of them, one after the other. ``--scale 0.1`` takes a tenth of everything.
+``whole`` (a copy of ten million instances: killed half-way, resumed, reported), ``small`` (many small studies, and how
+often the ledger is made durable for each), ``share`` (what the ledger costs a copy of files into an archive). Without a
+part all of them, one after the other. ``--scale 0.1`` takes a tenth of everything.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Archive:
 
 
 class Synthetic:
-    """An end that answers at once, and holds nothing in memory; what is stored is forgotten."""
+    """An end that answers instantly and keeps nothing in memory; stored instances are discarded."""
 
     def __init__(self, name: str, archive: Archive, features: Feature) -> None:
         self.name: str = name
@@ -309,7 +309,7 @@ def apart(part: str, folder: Path, scale: float, **more: str) -> subprocess.Pope
 
 
 def killed_and_resumed(folder: Path, scale: float) -> None:
-    """Let a copy begin, kill it when half is done, go on with it, and report."""
+    """Start a copy, kill it when half is done, resume it, and report."""
     ledger = folder / "whole.ledger"
     rows = int(20_000 * scale) * 500
     with apart("whole", folder, scale) as first:

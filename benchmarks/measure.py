@@ -1,4 +1,4 @@
-"""What one run cost: wall time, processor time and memory of the process that did the work."""
+"""The cost of one run: wall time, processor time and memory of the process that did the work."""
 
 from __future__ import annotations
 

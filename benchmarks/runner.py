@@ -32,12 +32,12 @@ HOME = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing every side is asked to do.
+    """One task that every side has to do.
 
     Attributes:
         section: of the benchmark.
         name: short, for looking it up.
-        title: what a reader is told.
+        title: the heading for readers.
         task: without its target, and with the address left empty when `serve` gives one for each run.
         studies: what is to be moved.
         sides: who takes part.
@@ -122,7 +122,7 @@ class Bench:
         figures: single ones, by name.
         lines: tables of the sections without cases.
         notes: by section.
-        wrong: results that are not what they are said to be; there must be none.
+        wrong: results that failed verification; there must be none.
     """
 
     root: Path
@@ -177,7 +177,7 @@ class Bench:
         return measured
 
     def _check(self, case: Case, measured: Measurement, target: Path) -> None:
-        """Hold what a side says it moved against what is there."""
+        """Compare what a side claims to have moved with what arrived."""
         download = case.task.action == "download"
         if measured.items != case.items and not (download and measured.items == 0):
             raise WrongBytes(f"{measured.items} of {case.items} instances")

@@ -1,4 +1,4 @@
-"""What this package has to reach, and whether it did."""
+"""The performance targets of this package, and whether they were reached."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ Measure: TypeAlias = Callable[[Found], "float | None"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to be reached.
+    """One target.
 
     Attributes:
         name: what is looked at; with `rule` it is unique.
-        rule: what is wanted, in words without the figure.
-        measure: takes the figure out of what was found; None where it was not measured.
+        rule: the requirement in words, without the figure.
+        measure: takes the figure from the results; None if it was not measured.
         least, most: the bounds; one of them is given.
-        unit: stands behind the figure.
+        unit: the figure's unit.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Target:
         return f"{self.rule}: {bound}{self.unit}"
 
     def verdict(self, figure: float | None) -> str:
-        """Judge a figure."""
+        """Return whether a figure meets the target, in words."""
         if figure is None:
             return NOT_MEASURED
         below = self.least is not None and figure < self.least

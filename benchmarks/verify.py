@@ -1,4 +1,4 @@
-"""Whether what arrived is what was there, byte for byte: made anew from the study, so that nothing has to be kept."""
+"""Checks that received instances equal the originals byte for byte; these are generated again, so none need be kept."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LOOKED_AT = 1024
 
 
 class WrongBytes(Exception):
-    """Something that arrived is not what was there."""
+    """A received instance differs from the original."""
 
 
 class Expected:
-    """Studies that are to arrive, each instance once."""
+    """The studies expected, each instance once."""
 
     def __init__(self, studies: Sequence[Study]) -> None:
         self._encoders = {study.number: (study, Encoder(study)) for study in studies}
@@ -33,7 +33,7 @@ class Expected:
         """Check all files below a folder: instances, or multipart answers kept whole.
 
         Raises:
-            WrongBytes: something differs, is missing, or is there twice.
+            WrongBytes: an instance differs, is missing, or occurs twice.
         """
         for path in _files(target):
             with path.open("rb") as file:

@@ -6,11 +6,11 @@
     export POSTDICOM_URL=https://... POSTDICOM_USERNAME=... POSTDICOM_PASSWORD=...
     uvicorn fastapi_backend:app
 
-``GET /studies/{study_instance_uid}`` gives a study as a ZIP archive while it arrives: nothing is stored, what is in
-memory does not grow with the study, and a browser that reads slowly slows the download down. When the browser goes
-away, the download ends. ``POST /shares`` makes a link to patient orders.
+``GET /studies/{study_instance_uid}`` streams a study as a ZIP archive: nothing is stored, memory does not grow with the
+study, and a slow browser slows the download down. When the browser disconnects, the download ends. ``POST /shares``
+makes a link to patient orders.
 
-Whoever reaches this may have every study: put your own sign-in in front, for example with
+Everyone who can reach this can get every study: put your own sign-in in front, for example with
 ``FastAPI(dependencies=[Depends(signed_in)])``.
 """
 
@@ -57,7 +57,7 @@ CLIENT_CLOSED_REQUEST = 499
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the session when the server starts and close it when it stops."""
-    # Every browser that is being served holds one connection, the slow ones for long.
+    # Every browser being served holds one connection, slow ones for long.
     settings = Settings(limits=Limits(connections=64))
     url, username, password = (os.environ[f"POSTDICOM_{name}"] for name in ("URL", "USERNAME", "PASSWORD"))
     async with PostDicom(url, username, password, settings=settings) as archive:
@@ -81,14 +81,14 @@ STATUSES: tuple[tuple[type[PostdicomError], int], ...] = (
     (UsageError, 422),
     (NotFound, 404),
     (RateLimited, 503),
-    (OutcomeUnknown, 504),  # it may have been done: whoever asked must look before asking again
-    (PostdicomError, 502),  # our account, our network, the service: nothing the browser can mend
+    (OutcomeUnknown, 504),  # it may have been done: the client must check before it repeats the request
+    (PostdicomError, 502),  # our account, our network or the service: nothing the browser can fix
 )
 
 
 @app.exception_handler(PostdicomError)
 async def explain(_request: Request, error: PostdicomError) -> JSONResponse:
-    """Answer with a status for whoever must act. The text is safe to show: no names, no addresses, no passwords."""
+    """Answer with a status by who has to act. The text is safe to show: no names, addresses or passwords."""
     status = next(status for kind, status in STATUSES if isinstance(error, kind))
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else None
     return JSONResponse({"detail": str(error)}, status, headers)
@@ -99,9 +99,9 @@ async def explain(_request: Request, error: PostdicomError) -> JSONResponse:
 
 @app.get("/studies/{study_instance_uid}", response_class=StreamingResponse)
 async def study(study_instance_uid: str, request: Request, archive: Archive) -> StreamingResponse:
-    """Give a study as a ZIP archive, while it arrives."""
+    """Stream a study as a ZIP archive."""
     parts = archive.iter_study(study_instance_uid)
-    # Whatever is wrong shows before the first instance, while the answer can still have another status.
+    # Most errors show before the first instance, while the status can still be chosen.
     first = await while_connected(request, anext(parts, None))
     if first is None:
         raise HTTPException(404, "the study holds nothing")
@@ -118,7 +118,7 @@ class StudyResponse(StreamingResponse):
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. Should the study break off, so does the answer: a browser never takes a part for the whole."""
+        """Send it. If the study breaks off, so does the answer, so that a browser never takes a part for the whole."""
         async with self._parts, aclosing(self._zipped):
             await super().__call__(scope, receive, send)
 
@@ -140,7 +140,7 @@ async def zipped(first: Part, parts: Parts) -> AsyncGenerator[bytes, None]:
 
 
 class Outbox(io.RawIOBase):
-    """What `zipfile` writes into, emptied all the time."""
+    """A buffer for `zipfile`, emptied as it is filled."""
 
     def __init__(self) -> None:
         self._written: list[bytes] = []
@@ -150,18 +150,18 @@ class Outbox(io.RawIOBase):
         return True
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Keep some bytes until they are taken."""
+        """Keep bytes until they are taken."""
         self._written.append(bytes(data))
         return len(data)
 
     def take(self) -> bytes:
-        """Return what was written since the last time."""
+        """Return the bytes written since the last call."""
         taken, self._written = b"".join(self._written), []
         return taken
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Wait for something that this browser alone wants: it is cancelled when the browser goes away."""
+    """Await work for this client only; it is cancelled when the client disconnects."""
     task = asyncio.ensure_future(work)
     gone = asyncio.create_task(disconnect(request))
     try:
@@ -194,7 +194,7 @@ class ShareRequest(BaseModel):
 
 
 class Shared(BaseModel):
-    """Where it can be seen."""
+    """The address of the share."""
 
     url: str
 

@@ -1,4 +1,4 @@
-"""A web backend that copies a PostDICOM account into a folder, and shows how far it is.
+"""A web backend that copies a PostDICOM account into a folder, and shows the progress.
 
 ::
 
@@ -6,11 +6,11 @@
     export POSTDICOM_URL=https://... POSTDICOM_USERNAME=... POSTDICOM_PASSWORD=... BACKUP_TO=/srv/backup
     uvicorn fastapi_backup:app --timeout-graceful-shutdown 5
 
-``POST /backup`` begins, or goes on with what was begun before this server was restarted. ``GET /backup/events`` are
+``POST /backup`` starts a backup, or resumes the one from before a restart of this server. ``GET /backup/events`` are
 server-sent events, for an ``EventSource`` in the page. ``POST /backup/pause`` and ``/backup/resume`` do what they say,
-``GET /backup/report`` is a page to hand over. There is one job; where it goes is for whoever runs the server to say.
+``GET /backup/report`` is a page to hand over. There is one job; its target folder is set by the server's administrator.
 
-Whoever reaches this may begin and pause it: put your own sign-in in front, for example with
+Everyone who can reach this can start and pause it: put your own sign-in in front, for example with
 ``FastAPI(dependencies=[Depends(signed_in)])``.
 """
 
@@ -35,7 +35,7 @@ TOLD_EVERY = 1.0  # seconds
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Stop the job with the server, in good order: it goes on when it is asked for again."""
+    """Stop the job cleanly with the server; it is resumed by the next request."""
     app.state.job = None
     app.state.beginning = asyncio.Lock()
     yield
@@ -47,7 +47,7 @@ app = FastAPI(title="Backup", lifespan=lifespan)
 
 
 def the_job(request: Request) -> jobs.Job:
-    """Return the job that was begun."""
+    """Return the job that was started."""
     job: jobs.Job | None = request.app.state.job
     if job is None:
         raise HTTPException(404, "no backup was begun")
@@ -59,31 +59,31 @@ Backup = Annotated[jobs.Job, Depends(the_job)]
 
 @app.post("/backup", status_code=202)
 async def begin(request: Request) -> dict[str, Any]:
-    """Begin, or go on with what was begun."""
+    """Start the job, or resume it."""
     state = request.app.state
-    async with state.beginning:  # two clicks begin one job
+    async with state.beginning:  # two clicks must start only one job
         if state.job is not None and state.job.is_running:
             raise HTTPException(409, "it runs already")
         account = (os.environ[f"POSTDICOM_{name}"] for name in ("URL", "USERNAME", "PASSWORD"))
         try:
             state.job = await jobs.copy(PostDicom(*account), Path(os.environ["BACKUP_TO"]))
-        except PostdicomError as error:  # such as: another process runs this job. The text is safe to show
+        except PostdicomError as error:  # for example, another process runs this job; the text is safe to show
             raise HTTPException(409, str(error)) from None
     return await told(state.job)
 
 
 @app.get("/backup/events", response_class=StreamingResponse)
 async def events(job: Backup) -> StreamingResponse:
-    """Tell how far it is, whenever that has changed, until it has ended."""
+    """Stream the progress whenever it changes, until the job has ended."""
     return StreamingResponse(changes(job), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 async def changes(job: jobs.Job) -> AsyncGenerator[str, None]:
-    """Yield server-sent events: ``progress``, and last ``ended`` with what ended it, empty where it came to its end."""
+    """Yield server-sent events: ``progress``, and last ``ended`` with the error, empty on success."""
     before: dict[str, Any] = {}
     is_running = True
     while is_running:
-        is_running = job.is_running  # before the last look, so that the last change is told
+        is_running = job.is_running  # checked before the summary is read, so that the last change is sent
         if (now := await told(job)) != before:
             yield event("progress", now)
             before = now
@@ -103,7 +103,7 @@ def event(kind: str, content: dict[str, Any]) -> str:
 
 
 async def told(job: jobs.Job) -> dict[str, Any]:
-    """Return how far it is. The ledger is a file: it is read in a thread, so that no other browser waits."""
+    """Return the progress. The ledger is a file, so it is read in a thread, without blocking other clients."""
     summary = await asyncio.to_thread(job.summary)
     return {
         "phase": summary.facts.phase,
@@ -115,7 +115,7 @@ async def told(job: jobs.Job) -> dict[str, Any]:
 
 @app.post("/backup/pause")
 async def pause(job: Backup) -> dict[str, Any]:
-    """Let nothing more begin."""
+    """Pause the job."""
     job.pause()
     return await told(job)
 
@@ -129,7 +129,7 @@ async def resume(job: Backup) -> dict[str, Any]:
 
 @app.get("/backup/report", response_class=HTMLResponse)
 async def report(job: Backup) -> HTMLResponse:
-    """Give a page that says what became of everything; it needs nothing else and can be saved."""
+    """Return a report page; it is self-contained and can be saved."""
     return HTMLResponse(await asyncio.to_thread(page_of, job.path))
 
 

@@ -6,8 +6,8 @@
     postdicom profiles add new --url https://... --username ...
     python migrate.py old: new: --when "Mon-Fri 18:00-07:00, Sat-Sun 00:00-24:00 Europe/Berlin" --report report.html
 
-Whatever ends it, the same command goes on where it stopped. The exit code is 0 when the target lists all that the
-source has, 1 when something failed, 5 when a repeat may help, 4 when credentials were refused, 130 after Ctrl-C.
+The same command resumes it, whatever ended it. The exit code is 0 when the target lists all instances of the source, 1
+when something failed, 5 when a retry may help, 4 when credentials were refused, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def migrate(source: str, target: str, when: str, report: Path) -> int:
 
 
 async def tell_progress(job: jobs.Job) -> None:
-    """Write a line now and then. The summary is read from a file: in a thread, so that nothing waits for it."""
+    """Write a line now and then. The summary is read from a file, so in a thread, without blocking the loop."""
     eta = jobs.Eta()
     while True:
         summary = await asyncio.to_thread(job.summary)
@@ -51,14 +51,14 @@ async def tell_progress(job: jobs.Job) -> None:
 
 
 def counts_of(summary: jobs.Summary) -> str:
-    """Return how many instances were found, and what has become of them: the sum is always right."""
+    """Return the number of instances found and the counts by state, which always add up."""
     counts = sorted(summary.counts.items())
     states = (f"{count.instances} {state.name.lower()}" for state, count in counts if count.instances)
     return f"{summary.discovered} instances: {', '.join(states) or 'none yet'}"
 
 
 def write_report(ledger: Path, report: Path) -> None:
-    """Write what can be handed over: a page, or lines for programs, as the file's name ends."""
+    """Write the report: a page, or lines for programs, by the file's extension."""
     with closing(jobs.LedgerReader(ledger)) as reader:
         jobs.write_report(report, reader)
 

@@ -1,4 +1,4 @@
-"""How answers look: JSON, the Native DICOM Model in XML, and refusals with ``X-Error-Reason``."""
+"""Builds responses: JSON, Native DICOM Model XML, and errors with ``X-Error-Reason``."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Refusal(HTTPException):
 
 
 def accepted(request: Request) -> list[MediaRange]:
-    """Return what the client accepts; the ``accept`` parameter outranks the header (PS3.18 section 8.3.3.1).
+    """Return the client's accepted media types; the ``accept`` parameter outranks the header (PS3.18 section 8.3.3.1).
 
     Raises:
-        Refusal: 431 when the text is longer than anything sensible.
+        Refusal: 431 when the text is unreasonably long.
     """
     text = request.query_params.get("accept") or ", ".join(request.headers.getlist("accept"))
     if len(text) > LONGEST:
@@ -58,7 +58,7 @@ def refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) 
 
 
 def slow_down(wait: int) -> Response:
-    """Return the refusal of an attempt that is not even looked at: too many wrong ones came before it."""
+    """Return the refusal of a login attempt that is not even checked, after too many wrong ones."""
     return refusal(429, "too many wrong passwords or keys came from there", {"Retry-After": str(wait)})
 
 
@@ -69,7 +69,7 @@ def dicom_json(content: Any, status: int = 200, headers: Mapping[str, str] | Non
 
 
 def base_url(request: HTTPConnection) -> str:
-    """Return the address by which the archive was reached, without a trailing slash; as http for a WebSocket too."""
+    """Return the base URL that the client used, without a trailing slash; with scheme http for a WebSocket too."""
     root = request.scope.get("root_path", "")  # where the archive is mounted
     netloc = request.url.netloc
     name, port = request.scope.get("server") or ("", None)

@@ -1,4 +1,4 @@
-"""The routes of the archive and what stands around them: other origins (CORS), the gate, how errors look."""
+"""The routes of the archive and the middleware around them: CORS, the access gate, error responses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import base64
 import binascii
 import errno
 import hmac
+import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from traceback import extract_tb
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from postdicom_async.emulator.answers import RouteHandler, RouteRow, refusal, slow_down
 from postdicom_async.emulator.cloud.bring_up import REGION_PATH, ROUTER_PATH, bring_up_routes
@@ -38,6 +40,7 @@ from postdicom_async.emulator.vendor.shares import SHARE_PATH
 _STUDY = "/studies/{study}"
 _SERIES = _STUDY + "/series/{series}"
 _INSTANCE = _SERIES + "/instances/{instance}"
+_logger = logging.getLogger("postdicom_async.emulator")
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="embedded archive", charset="UTF-8"'}
 
 
@@ -105,7 +108,8 @@ def build_app(
 ) -> Starlette:
     """Return the application over an open archive; with a listener it speaks the Cloud API."""
     readable = [*share_routes(context), *_dicomweb_routes(context)]
-    table = [*operation_routes(context), *readable]  # the operations change things by GET: no HEAD may do the same
+    # The vendor's operations change data by GET, so their HEAD must not run them.
+    table = [*operation_routes(context), *readable]
     table += [("HEAD", path, _head_of(handler)) for method, path, handler in readable if method == "GET"]
     if listener:
         table = [*bring_up_routes(listener.cloud), *table]
@@ -113,7 +117,7 @@ def build_app(
     for method, path, handler in table:
         route = Route(path, handler, methods=[method])
         if method == "GET":
-            (route.methods or set()).discard("HEAD")  # Starlette's gift; it would read a study to throw it away
+            (route.methods or set()).discard("HEAD")  # added by Starlette; it would read a whole study and discard it
         routes.append(route)
     app = Starlette(
         routes=routes,
@@ -123,10 +127,9 @@ def build_app(
             HTTPException: _on_error,
             UnreadableHeader: _on_error,
             OSError: _on_error,
-            Exception: _on_error,
         },
     )
-    app.router.redirect_slashes = False  # the gate has taken them off; a redirect would cost a request
+    app.router.redirect_slashes = False  # the gate strips slashes; a redirect would cost a request
     return app
 
 
@@ -146,7 +149,7 @@ def _head_of(handler: RouteHandler) -> RouteHandler:
 
 
 def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
-    """Let pages of other origins use the archive (Fetch standard, CORS); a preflight carries no password."""
+    """Let pages of other origins use the archive (CORS); a preflight request carries no password."""
     if not allowed:
         return []
     return [
@@ -154,7 +157,7 @@ def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=allowed,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["*"],  # the vendor's operations have a header each
+            allow_headers=["*"],  # each of the vendor's operations has a header of its own
             allow_credentials="*" not in allowed,
             expose_headers=["Content-Disposition", "Content-Location", "Retry-After", "Warning", "X-Error-Reason"],
         )
@@ -162,18 +165,21 @@ def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:
-    """Answer with a reason that reveals nothing of what was asked or stored."""
+    """Answer with a reason that reveals nothing of the request or the stored data."""
     if isinstance(error, HTTPException):
         return refusal(error.status_code, error.detail, error.headers)
     if isinstance(error, UnreadableHeader):
         return refusal(500, f"the stored file cannot be read: {error}")
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return refusal(507, "the disk of the archive is full; deleting something makes room")
+    # A mistake of the archive's own. Neither the error's text nor its frames are shown: they hold what was asked.
+    places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+    _logger.error("a request failed: %s at %s", type(error).__name__, " ".join(places))
     return refusal(500, f"the archive failed: {type(error).__name__}")
 
 
 class FrontGate:
-    """Stands in front of the routes: strips slashes around the path, and asks for a known host and the password.
+    """In front of the routes: strips slashes around the path, and requires a known host and the password.
 
     Shares, and services with keys of their own, need no password.
     """
@@ -183,14 +189,31 @@ class FrontGate:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; `CloudListener` asks the same of WebSockets."""
+        """Handle one request; `CloudListener` makes the same checks for WebSockets."""
         app = self._app
         if scope["type"] == "http":
             root = scope.get("root_path", "")
             inner = scope["path"].removeprefix(root).strip("/")
             scope = {**scope, "path": f"{root}/{inner}"}
             app = self._refused(Request(scope), f"/{inner}") or app
-        await app(scope, receive, send)
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        answer: Response | None = None
+        try:
+            await app(scope, receive, noting)
+        except Exception as error:  # noqa: BLE001 - Starlette would hand it to uvicorn, which logs its text
+            answer = await _on_error(Request(scope), error)
+        if (
+            answer is not None and has_begun
+        ):  # too late to say it: the connection is cut, by an error that holds nothing
+            raise RuntimeError("an answer broke off")
+        if answer is not None:
+            await answer(scope, receive, send)
 
     def _refused(self, request: Request, path: str) -> Response | None:
         """Return the refusal of a request that is not let in, else None."""
@@ -200,7 +223,7 @@ class FrontGate:
         if context.account is None or path.startswith(f"{SHARE_PATH}/") or path in {ROUTER_PATH, REGION_PATH}:
             return None
         given = request.headers.get("authorization", "")
-        if not given:  # browsers and curl ask first; that is no guess
+        if not given:  # browsers and curl send a first request without credentials; that is not a guess
             return refusal(401, "a user name and a password are wanted", _CHALLENGE)
         address = request.client.host if request.client else ""
         wait = context.password_guesses.begin(address)

@@ -1,4 +1,4 @@
-"""How an archive is to behave, and what every handler is given: store, options, threads for what blocks."""
+"""The options of an archive, and the context of every handler: store, options, threads for blocking work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """What clients may cost; tests make it small.
+    """Resource limits for clients; tests make them small.
 
     Attributes:
         max_connections: how many connections may be open at once, for HTTP and for WebSockets each; the next is
@@ -54,7 +54,7 @@ class ArchiveLimits:
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """How an archive behaves, so that a client can be tried against the habits of several.
+    """The behaviour of an archive, so that a client can be tested against different servers.
 
     Attributes:
         max_page: at most so many search results in one answer, announced in a ``Warning`` header when cut.
@@ -117,7 +117,7 @@ class ArchiveOptions:
 
 @dataclass(frozen=True)
 class ArchiveContext:
-    """The store, the options, the account, what tests want to go wrong, and how often each door was tried.
+    """The store, the options, the account, configured faults, and the counts of login attempts.
 
     ``hosts`` are lower-case names that requests may name as their ``Host``, besides loopback addresses; None for any.
     """
@@ -133,11 +133,11 @@ class ArchiveContext:
     key_guesses: Guesses = field(default_factory=Guesses)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what blocks in one of the archive's threads."""
+        """Run a blocking function in one of the archive's threads."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, partial(function, *args, **kwargs))
 
     def close(self) -> None:
-        """Let the threads finish what they do and close the index; blocks."""
+        """Wait for the threads and close the index; blocks."""
         self.executor.shutdown(wait=True)
         self.store.close()

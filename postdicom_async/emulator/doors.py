@@ -1,12 +1,12 @@
-"""Who may come in: under which names the archive is reached, which pages may use it, how often a secret is guessed.
+"""Access checks: known host names, allowed origins, and rate limits on guessing secrets.
 
 Any web page can have its own host name resolve to this machine (DNS rebinding); the browser then takes the archive for
 a part of that page's site. Only the name in ``Host`` gives it away.
 
-Every attempt at a password or a key takes a token and gets it back when it was right: some can be tried at once, then
-one once in a while. Without a token an attempt is not looked at, so that many at once find out no more than one after
-the other. Tokens grow again with time. There is a store of them for each address, and a larger one for all addresses
-together. What is known of addresses is bounded; the oldest is forgotten.
+Every attempt at a password or key takes a token from a bucket, and a right one gives it back: a burst is allowed, then
+one attempt at a time. Without a token an attempt is not checked, so parallel attempts reveal no more than sequential
+ones. Tokens refill with time. There is one bucket per client address and a larger one for all. The table of addresses
+is bounded; the oldest entry is dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with,
 _AT_ONCE = 50
 _PER_SECOND = 1.0
 _FOR_ALL = 10
-"""So many times as much is granted to all addresses together."""
+"""All addresses together get this many times as much."""
 
 _ADDRESSES = 4096
 
@@ -123,7 +123,7 @@ class _Tokens:
 
 
 class Guesses:
-    """The tokens of one door; may be used from any thread."""
+    """The token buckets of one login; may be used from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -142,7 +142,7 @@ class Guesses:
             wait = max((1 - tokens.left) / _PER_SECOND / times for tokens, times in both)
             if wait > 0:
                 return math.ceil(wait)
-            for tokens, _ in both:  # both or none: a refused attempt costs nothing
+            for tokens, _ in both:  # take from both or neither: a refused attempt costs nothing
                 tokens.left -= 1
             return 0
 

@@ -1,9 +1,9 @@
-"""uvicorn inside the running event loop, with the bounds that it lacks.
+"""uvicorn inside the running event loop, with the time-outs and limits that it lacks.
 
 One port takes HTTP and WebSockets: a connection begins as `BoundedConnection`, and a request to upgrade hands it over
-to `MuteWebSocket`. uvicorn waits for ever for the rest of a request's head, for its body, and for a client that does
-not read on. So each connection has one timer, looked at a few times a period, which knows what the archive waits for
-and since when. Time only counts while the archive waits for the client, never while the client waits for it.
+to `MuteWebSocket`. uvicorn waits for ever for the rest of a request's head, for its body, and for a client that stops
+reading. So each connection has one timer, checked a few times per period, which knows what the archive waits for and
+since when. Time counts only while the archive waits for the client, never the other way round.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ LEAST = 1024
 """Bytes of a body that must come in `ArchiveLimits.body_timeout`."""
 
 _LOOKS = 4
-"""How often a period is looked at."""
+"""Checks per period."""
 
 _LINGER = 1
-"""Seconds that a client has to read why it is cut off."""
+"""Seconds for a client to read the error before the connection is closed."""
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's protocol; a client that takes too long, or comes when there is no room, is told so and cut off."""
+    """uvicorn's protocol; a client that is too slow, or one too many, gets an error and is disconnected."""
 
     limits: ArchiveLimits
 
@@ -69,7 +69,7 @@ class BoundedConnection(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over to `MuteWebSocket`, whose time-outs are its own."""
-        if self._timer:  # the transport has another protocol from now on, and nobody would stop it
+        if self._timer:  # the transport gets another protocol now, so nothing else would stop the timer
             self._timer.cancel()
         super().handle_websocket_upgrade(event)
 
@@ -80,13 +80,13 @@ class BoundedConnection(H11Protocol):
             super().data_received(data)
 
     def _look(self) -> None:
-        """See what the archive waits for, and cut the connection when that took too long."""
+        """Check what the archive waits for, and close the connection if it took too long."""
         now, waiting_for = self.loop.time(), self._what()
         if waiting_for != self._waiting_for or self._has_gone_on(waiting_for):
             self._waiting_for, self._since, self._received = waiting_for, now, 0
         patience = self.limits.head_timeout if waiting_for == "head" else self.limits.body_timeout
         if waiting_for and now - self._since >= patience:
-            # A status is told only where no answer has begun: in the midst of a body it would be taken for data.
+            # Send a status only if no answer has begun: inside a body it would be read as data.
             is_answered = self.cycle is not None and self.cycle.response_started and waiting_for == "body"
             if waiting_for == "read" or is_answered:
                 self.transport.abort()
@@ -124,7 +124,7 @@ class BoundedConnection(H11Protocol):
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nX-Error-Reason: {reason}\r\n"
         self._is_over = True
         if self.cycle and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # wakes the handler, which would wait for the body for ever
+            self.cycle.disconnected = True  # wakes the handler, which would otherwise wait for the body for ever
             self.cycle.message_event.set()
         self.transport.write(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
         self.transport.write_eof()

@@ -1,7 +1,7 @@
 """The archive as a server: `EmbeddedArchive`, `archive_in_thread` for code without an event loop, `serve` for scripts.
 
-An `EmbeddedArchive` holds what it has opened as steps that undo it, the latest last: the socket, a temporary folder,
-the store. Only `_start` adds to them and only `_stop` takes them, so that a failure on the way leaves nothing open.
+An `EmbeddedArchive` keeps a stack of undo steps for what it has opened: the socket, a temporary folder, the store. Only
+`_start` pushes to it and only `_stop` pops, so a failure in between leaves nothing open.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class EmbeddedArchive:
         await self._stop()
 
     async def _start(self) -> None:
-        bound = listen(self._host, self._port)  # before the folder is opened: a port in use leaves no trace
+        bound = listen(self._host, self._port)  # before the folder is opened, so that a port in use leaves no trace
         self._undo.append(bound.close)
         self._port = bound.getsockname()[1]
         folder = self._given_folder
@@ -251,7 +251,7 @@ class EmbeddedArchive:
         serving, self._serving = self._serving, None
         undo, self._undo = self._undo[::-1], []
         try:
-            # The server first: what it still let in would begin more.
+            # Stop the server first, since requests it still accepts would start more work.
             if serving and self._server:
                 self._server.stop.set()
                 await asyncio.gather(serving, return_exceptions=True)
@@ -259,7 +259,7 @@ class EmbeddedArchive:
                 await self._listener.stop()
         finally:
             self._context = self._cloud = self._listener = None
-            # In a thread: the index waits for its disk. Whatever fails above, nothing stays open.
+            # In a thread, since the index waits for the disk. Runs whatever fails above.
             await asyncio.to_thread(lambda: [step() for step in undo])
 
     async def serve_forever(self) -> None:

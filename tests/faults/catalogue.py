@@ -1,8 +1,8 @@
-"""The catalogue of faults: what may go wrong between a client and an archive, and what must come of it.
+"""The catalogue of faults: what may go wrong between a client and an archive, and the required outcome.
 
-Each fault meets an upload, a download and a search: every request of that kind, and where ``mended`` names it, also
-only the first one, after which everything is right; then the whole must succeed. What is expected is written as
-``outcome/exit code``:
+Each fault is applied to an upload, a download and a search: to every request of that kind, and for verbs in ``mended``
+also to the first request only, after which the operation must succeed. Expectations have the form ``outcome/exit
+code``:
 
 ============  ========================================================================================================
 stored        every instance is in the archive, byte for byte
@@ -50,17 +50,17 @@ class Fault:
     """One fault.
 
     Attributes:
-        what: in plain words.
-        upload: what must come of an upload; empty where the fault makes no sense.
+        what: its description.
+        upload: the required outcome of an upload; empty if the fault does not apply.
         download: of a download.
         search: of a search.
-        answer: gives the answer to a request, where the fault lies in that.
-        head: how a request is read, where the fault lies in that.
-        way: how there is no connection.
-        silent: it is told by time alone, so that time-outs are short.
+        answer: makes the faulty answer to a request.
+        head: the fault in reading a request.
+        way: the fault that prevents a connection.
+        silent: only a time-out can detect it, so time-outs are short.
         read_rate: bytes of a request's body that the archive reads a second.
         older: the archive holds other instances with the same UIDs.
-        mended: the verbs that succeed when the fault happens once only.
+        mended: the verbs that succeed if the fault happens only once.
     """
 
     what: str
@@ -76,18 +76,18 @@ class Fault:
     mended: str = ""
 
     def expected(self, verb: Verb) -> str:
-        """Return what must come of it."""
+        """Return the required outcome."""
         outcome: str = getattr(self, verb)
         return outcome
 
 
 def always(reply: Reply) -> Answer:
-    """Answer so, having done nothing."""
+    """Give this answer without doing anything."""
     return lambda _request, _right: reply
 
 
 def having_done_it(reply: Reply) -> Answer:
-    """Do what was asked, and then answer so."""
+    """Do what was asked, then give this answer."""
 
     def answer(_request: Request, right: Right) -> Reply:
         right()
@@ -97,7 +97,7 @@ def having_done_it(reply: Reply) -> Answer:
 
 
 def changed(change: Callable[[Reply], Reply]) -> Answer:
-    """Give the right answer, with something wrong about it."""
+    """Give the right answer with one change."""
     return lambda _request, right: change(right())
 
 
@@ -129,7 +129,7 @@ def stow(**named: object) -> Answer:
 
 
 def stow_of_those_sent(how: str, status: int = 200) -> Answer:
-    """Give a store answer that says this of each instance sent, none of which is stored."""
+    """Give a store answer with this result for each instance sent; none is stored."""
 
     def answer(request: Request, _right: Right) -> Reply:
         uids = [uids_of(file).sop_instance_uid for file in parts_sent(request)]
@@ -178,7 +178,7 @@ ALL = "upload download search"
 
 
 def lasting(upload: str, download: str, search: str) -> dict[str, Any]:
-    """Say what must come of a fault that nothing mends."""
+    """Return the outcome of a fault that persists."""
     return {"upload": upload, "download": download, "search": search}
 
 

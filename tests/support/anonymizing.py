@@ -1,4 +1,4 @@
-"""Anonymised files, and what they must hold by a reading of their own: pydicom's, never the engine's."""
+"""Anonymised files, and checks of their content by an independent reader: pydicom, never the engine under test."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ DATA = Path(pydicom.data.__file__).parent
 SHIPPED = sorted(path for path in DATA.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
 
 REQUIRE_DCMTK = "POSTDICOM_REQUIRE_DCMTK"
-_REQUIRED = os.environ.get(REQUIRE_DCMTK) == "1"  # looked at before the tests take it away
+_REQUIRED = os.environ.get(REQUIRE_DCMTK) == "1"  # read before the tests remove it from the environment
 _LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
 _ITEM = b"\xfe\xff\x00\xe0"
 _NO_UIDS = InstanceHeader(InstanceUids("1", "1", "1"), "", "")
@@ -71,7 +71,7 @@ Rules: TypeAlias = Mapping[str, str | None]
 
 
 def usable(data: bytes) -> Usable:
-    """Return bytes as a source, whatever they are."""
+    """Return bytes as a source, without any check."""
     header = read_header(data, complete=True)
     return Usable("bytes", _NO_UIDS if isinstance(header, HeaderGap) else header, BytesBody(data))
 
@@ -82,7 +82,7 @@ def result_of(data: bytes, rules: Rules | Anonymization) -> Usable | Unusable:
 
 
 def sent(result: Usable | Unusable) -> bytes:
-    """Return what would be sent of a result, and check that it is what it says."""
+    """Return the bytes that would be sent for a result, and check its length and header."""
     assert isinstance(result, Usable), result
     assert isinstance(result.body, AnonymizedBody)
     data = b"".join(result.body.pieces())
@@ -128,7 +128,7 @@ class Leaf(NamedTuple):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's remarks on files that are meant to be odd from failing a test."""
+    """Suppress pydicom's warnings about files that are odd on purpose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -179,7 +179,7 @@ def leaves(data: bytes) -> list[Leaf]:
 
 
 def _encoding(dataset: Dataset) -> tuple[bool, bool]:
-    """Return how it is really written, which may be another way than it says."""
+    """Return the actual encoding, which may differ from the declared transfer syntax."""
     for element in _raw(dataset):
         if isinstance(element, RawDataElement):
             return element.is_implicit_VR, element.is_little_endian

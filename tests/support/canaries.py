@@ -44,7 +44,7 @@ FIELDS_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({})))
 
 
 class CanaryWatch:
-    """Collects what was written and finds canaries in it."""
+    """Collects all output and searches it for canaries."""
 
     def __init__(self, canaries: Mapping[str, str] = CANARIES) -> None:
         self._patterns = {name: sorted(_spellings(value)) for name, value in canaries.items()}
@@ -53,7 +53,7 @@ class CanaryWatch:
         self._texts: list[tuple[str, str]] = []
 
     def feed(self, thing: object, label: str = "") -> None:
-        """Look at an exception with all it carries, or at any object's text and repr."""
+        """Search an exception with everything attached to it, or any object's text and repr."""
         where = label or type(thing).__name__
         for text in _texts_of(thing):
             self.feed_text(text, where)
@@ -61,11 +61,11 @@ class CanaryWatch:
             self.feed_locals(thing)
 
     def feed_text(self, text: str | bytes, label: str = "text") -> None:
-        """Look at text, such as a subprocess's output or a report file."""
+        """Search text, such as a subprocess's output or a report file."""
         self._texts.append((label, text if isinstance(text, str) else text.decode("latin-1")))
 
     def feed_locals(self, error: BaseException) -> None:
-        """Look at the local variables in the tracebacks of an exception and of all behind it, as crash reporters do.
+        """Search the local variables in the tracebacks of an exception and its causes, as crash reporters send them.
 
         The frames of the tests themselves are left out: they hold what the tests made up.
         """
@@ -75,7 +75,7 @@ class CanaryWatch:
                     self.feed_text(repr(frame.locals), f"locals of {frame.name} in {Path(frame.filename).name}")
 
     def found(self) -> list[str]:
-        """Say which canary was seen where; the canaries' own text is not repeated."""
+        """Return which canary was seen where, without repeating its text."""
         hits: dict[str, None] = {}
         for label, text in self._texts:
             low = text.lower()

@@ -1,4 +1,4 @@
-"""What runs beside a test: a server in the event loop of another thread, a process that is killed amid its work."""
+"""Helpers beside a test: a server in another thread's event loop, a process that is killed while it works."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def serving_elsewhere(make: Callable[[], AbstractAsyncContextManager[_Server]]) 
 
 
 async def killed_amid_its_report(report: Path, *arguments: str) -> None:
-    """Run Python with these arguments, and kill it (SIGKILL) when it has written 20 lines of its report."""
+    """Run Python with these arguments and kill it (SIGKILL) after it has written 20 lines of its report."""
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=_ROOT)
     async with asyncio.timeout(60):
         while not report.exists() or report.read_bytes().count(b"\n") < 20:

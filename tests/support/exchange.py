@@ -1,4 +1,4 @@
-"""What a scripted server received and what it is to answer."""
+"""The requests that a scripted server received, and the replies of its script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ReplyFraming = Literal["content-length", "chunked", "until-close"]
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came over the wire.
+    """One request as received.
 
     Attributes:
         target: the request target, exactly as sent.
@@ -64,18 +64,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer, or one way of not giving it.
+    """One answer, or one way to fail to answer.
 
     Attributes:
         body: the bytes, or an iterable of them for an answer too large to hold.
-        framing: how the end of the body is told.
+        framing: how the end of the body is marked.
         declared_length: Content-Length to claim instead of the body's.
         chunk_size: bytes in one write, and in one chunk when chunked.
         pause: seconds between two writes.
         delay_before: seconds between the end of the request and the answer.
         cut_after: close after so many body bytes; 0 closes after the headers.
         stall_after: send so many body bytes, then nothing, with the connection open.
-        reset: what ends the connection is an RST and not a FIN.
+        reset: end the connection with an RST instead of a FIN.
         answer_before_body: answer without reading the request's body, then close.
         lingering: after answering early, read and discard for a moment so that the answer can be seen.
         drop_after_request: read the whole request, then close without an answer.
@@ -115,13 +115,13 @@ class Reply:
 
     @property
     def acts_on_the_body(self) -> bool:
-        """Has to be known before the request's body is read."""
+        """Whether the reply must be chosen before the request's body is read."""
         limits = (self.drop_mid_request_after, self.stop_reading_after, self.read_rate)
         return self.answer_before_body or any(limit is not None for limit in limits)
 
     @property
     def closes(self) -> bool:
-        """The connection cannot be used again."""
+        """Whether the connection is closed afterwards."""
         early = self.cut_after is not None or self.answer_before_body or self.raw is not None
         return early or self.framing == "until-close" or not self.keep_alive
 

@@ -55,16 +55,16 @@ class FaultyServer:
     """The server; see the module.
 
     Attributes:
-        requests: every request whose reading ended, whole or not, in that order.
+        requests: every request received, complete or not, in the order in which reading ended.
         connections: how many were accepted.
         open_connections: how many are open now.
         in_flight: requests begun and not yet answered.
         peak_in_flight: the most there ever were.
-        disconnects: answers the client did not wait for.
+        disconnects: answers during which the client disconnected.
         unexpected: requests beyond the end of the script.
-        failures: what the test's own handlers raised.
+        failures: exceptions of the test's own handlers.
 
-    ``read_rate``: bytes of a request's body read per second, where its `Reply` says nothing else.
+    ``read_rate``: bytes of a request's body read per second, unless its `Reply` sets another rate.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class FaultyServer:
         return [request.body for request in self.requests if request.complete]
 
     async def until(self, condition: Callable[[Self], bool], timeout: float = 5.0) -> None:
-        """Wait until something is true of the server."""
+        """Wait until a condition on the server is true."""
         async with asyncio.timeout(timeout):
             while not condition(self):
                 await asyncio.sleep(0.005)
@@ -214,7 +214,7 @@ class FaultyServer:
 
 
 class _Answer:
-    """Gives one reply on one connection."""
+    """Sends one reply on one connection."""
 
     def __init__(
         self, reply: Reply, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -222,7 +222,7 @@ class _Answer:
         self.reply, self.request, self.reader, self.writer = reply, request, reader, writer
 
     async def give(self) -> bool:
-        """Answer or fail to, as scripted; True if the connection may carry another request."""
+        """Answer, or fail to, as scripted; return True if the connection may carry another request."""
         reply = self.reply
         if reply.silent or reply.stop_reading_after is not None:
             await asyncio.sleep(FOR_EVER)
@@ -298,7 +298,7 @@ def _reset_on_close(writer: asyncio.StreamWriter) -> None:
 
 
 async def _hang_up(writer: asyncio.StreamWriter) -> None:
-    """Close; a peer that does not read is not waited for."""
+    """Close without waiting for a peer that does not read."""
     writer.close()
     try:
         async with asyncio.timeout(1):

@@ -17,7 +17,7 @@ OVERALL = 95.0
 
 
 def below_the_floor(report: dict[str, Any]) -> list[str]:
-    """Say where less is reached than has to be."""
+    """Return the places where coverage is below its floor."""
     reached = report["totals"]["percent_covered"]
     found = [] if reached >= OVERALL else [f"{reached:.2f} % overall, {OVERALL} % is the floor"]
     for module in sorted(PURE):
@@ -30,13 +30,13 @@ def below_the_floor(report: dict[str, Any]) -> list[str]:
 
 
 def untouched(report: dict[str, Any]) -> list[str]:
-    """Say which modules nothing was called in."""
+    """Return the modules in which no function was called."""
     found = []
     for module in sorted(MODULES):
         of_file = _of(report, module)
         functions = of_file.get("functions", {})
         if of_file and not of_file["summary"]["num_statements"]:
-            continue  # words alone
+            continue  # only docstrings
         inside = [one for name, one in functions.items() if name and one["summary"]["num_statements"]]
         if not any(one["executed_lines"] for one in (inside or functions.values())):
             found.append(f"nothing of {module} runs in the quick tests")

@@ -1,4 +1,4 @@
-"""A keyring that is a JSON file, for the process that the library asks in."""
+"""A keyring in a JSON file, for the separate process in which the library runs keyring."""
 
 from __future__ import annotations
 

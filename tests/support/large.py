@@ -1,7 +1,6 @@
 """The mark ``large``: more cases, larger data or the other transport; ``pytest -m large`` runs them.
 
-The cases without the mark are chosen so that each way through the code is met; those with it show that it holds of
-many, too.
+The cases without the mark are chosen to take each path through the code; those with it repeat them with more data.
 """
 
 from __future__ import annotations
@@ -27,4 +26,4 @@ def examples(most: int) -> int:
 
 
 above_the_transport = pytest.mark.parametrize("transport_name", ["aiohttp", large("httpx")])
-"""For what lies above the transport: run on the library's own; on httpx's too where large tests are run."""
+"""For code above the transport: run on the library's own transport; with large tests on httpx's too."""

@@ -1,4 +1,4 @@
-"""A real Orthanc of its own for the tests: own port, storage and user, and gone afterwards."""
+"""A real Orthanc for the tests, with its own port, storage and user; removed afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _program() -> str | None:
 
 
 def missing_parts() -> str:
-    """Say what keeps Orthanc from being started here; empty if nothing does."""
+    """Return what is missing to start Orthanc here; empty if nothing."""
     if _program() is None:
         return "the program Orthanc is not installed"
     return "" if PLUGIN.exists() else f"Orthanc's DICOMweb plugin is not at {PLUGIN}"

@@ -1,9 +1,9 @@
-"""Ends the processes that a test started and left running, with all that they started.
+"""Kills the processes that a test started and left running, with all their children.
 
-A test that fails while it waits for a process never comes to where it would end it. Such a process goes on for ever,
-holds its port and its lock, and another test meets it. So whatever is started through `subprocess`, which asyncio does
-too, or forked (`warm.py`) is noted while a test runs, and what is left of it is killed when all of the test's own
-fixtures have ended. A server that other tests want as well is started inside `for_all_tests`.
+A test that fails while it waits for a process never reaches the code that ends it. Such a process would run for ever,
+keep its port and its lock, and disturb another test. So everything started through `subprocess`, as by asyncio, or
+forked (`warm.py`) is recorded while a test runs, and what is left is killed after the test's own fixtures have ended. A
+server shared by several tests is started inside `for_all_tests`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 from unittest.mock import patch
 
 _GONE_WITHIN = 10.0  # seconds
-_shared: list[bool] = []  # whether what is started now is for other tests, too
+_shared: list[bool] = []  # whether processes started now are shared with other tests
 
 
 @contextmanager
 def ended_processes() -> Iterator[None]:
-    """Kill what is started inside and still runs at the end."""
+    """Kill the processes started inside that still run at the end."""
     started: list[subprocess.Popen[Any]] = []
     forked_before = set(multiprocessing.active_children())
     real = subprocess.Popen.__init__
@@ -49,7 +49,7 @@ def ended_processes() -> Iterator[None]:
 
 @contextmanager
 def for_all_tests() -> Iterator[None]:
-    """Let what is started inside go on when the test ends that was the first to want it."""
+    """Keep processes started inside running after the test that first needed them."""
     _shared.append(True)
     try:
         yield
@@ -58,14 +58,14 @@ def for_all_tests() -> Iterator[None]:
 
 
 def kill_tree(process: subprocess.Popen[Any]) -> None:
-    """Kill a process that runs, those below it, and its group where it leads one."""
+    """Kill a running process, its descendants, and its group if it leads one."""
     _kill_all(process.pid)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_GONE_WITHIN)
 
 
 def _kill_all(pid: int) -> None:
-    """Kill a process, those below it, and its group where it leads one."""
+    """Kill a process, its descendants, and its group if it leads one."""
     pids = [pid, *_below(pid)]
     with suppress(ProcessLookupError):
         if os.getpgid(pid) == pid:
@@ -76,12 +76,12 @@ def _kill_all(pid: int) -> None:
 
 
 def _below(pid: int) -> list[int]:
-    """Return the processes below one, as far as the system says (Linux)."""
+    """Return the descendants of a process, if the system tells (Linux)."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
             children[int(status.read_text().rpartition(")")[2].split()[1])].append(int(status.parent.name))
     found = list(children[pid])
-    for one in found:  # grows while it is gone through
+    for one in found:  # the list grows during the loop
         found += children[one]
     return found

@@ -1,4 +1,4 @@
-"""Work that blocks its thread until it is let go."""
+"""Work that blocks its thread until it is released."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How long an event loop stood still, in time of the processor, which does not depend on how busy the machine is.
+"""Measures how long an event loop was blocked, in processor time, which does not depend on the machine's load.
 
-Python's collector stops everything: ``tests/conftest.py`` lets it pass over what pytest holds, so that what is
-counted here is the test's own.
+Garbage collection blocks the loop: ``tests/conftest.py`` freezes pytest's own objects, so that only the test's are
+counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["StallWatch"]
 
 
 class StallWatch:
-    """Ticks while it is entered; ``longest`` is the most that this process computed between two ticks."""
+    """Ticks while it is entered; ``longest`` is the most processor time between two ticks."""
 
     def __init__(self) -> None:
         self.longest = 0.0

@@ -15,10 +15,10 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, An
 
 
 class StreamServer:
-    """Gives each connection to a coroutine, in a task that ends with the server.
+    """Runs a coroutine for each connection, in a task that ends with the server.
 
-    ``receive_buffer``: at most so many bytes does the system take before the coroutine reads; other options are
-    those of `asyncio.start_server`.
+    ``receive_buffer``: bytes that the system buffers at most before the coroutine reads; other options are those of
+    `asyncio.start_server`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class StreamServer:
         await self.close()
 
     def refuse(self) -> None:
-        """From now on refuse connections; those that are open stay."""
+        """Refuse new connections from now on; open ones stay."""
         assert self._server is not None
         self._server.close()
 

@@ -1,4 +1,4 @@
-"""Ways to write a tag, and what is none: one table for everything that takes tags from a caller."""
+"""Valid and invalid spellings of a tag: one table for every function that takes tags from a caller."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ SPELLINGS = {
     "(300A,00B0)": "300A00B0",
     "00091001": "00091001",
 }
-"""What a caller may write, and the tag it is."""
+"""Valid spellings with their tags."""
 
 NO_TAGS: list[Any] = [
     "PatientNames", "NoSuchKeyword", "patientname", "Patient Name", "Patient's Name", "", " ", "0020", "0010001",
     "001000100", "0020000DX", "00100010x", "0020000G", "x0010", "00x00100010", "(0010,0010", "0010,0010)", "0010 0010",
     "\uff10020000D", "x&y=z", "x&limit=1", "x" * 5000, 0x00100010, 5, None, b"PatientName", ("PatientName",),
 ]  # fmt: skip
-"""What names no tag."""
+"""Texts that do not name a tag."""
 
 
 def json_tag_of(name: str) -> str | None:
-    """Return a tag as DICOM JSON writes it, None for what names none."""
+    """Return a tag in DICOM JSON's form, None if the text names none."""
     tag = tag_of(name)
     return None if tag is None else f"{tag:08X}"

@@ -1,4 +1,4 @@
-"""An event loop whose clock goes on only when nothing can run: waits take no time, and no machine is too slow."""
+"""An event loop with virtual time: the clock advances only when nothing can run, so waits take no real time."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Processes that start warm: forked from one that has imported the package already.
+"""Warm processes: forked from one that has already imported the package.
 
 A test that kills jobs at fifty points needs fifty real processes, but not fifty times half a second of imports. What
-is forked is a process like any other: it is killed, its files are synced, its locks fall with it. It differs from one
-started by itself in that it has every module of the package, so that what is about imports, or about the end of the
-interpreter (``atexit`` is not run), wants a cold one. One server is kept for all tests of a pytest worker; it has
-neither threads nor an event loop, so that forking it is safe, and it ends with the worker.
+is forked is a process like any other: it is killed, its files are synced, its locks fall with it. It differs from a
+fresh one in that every module of the package is loaded, so tests about imports, or about interpreter exit (``atexit``
+is not run), need a cold process. One server is kept for all tests of a pytest worker; it has neither threads nor an
+event loop, so that forking it is safe, and it ends with the worker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import IO, Any
 __all__ = ["WARM", "WarmGroup", "WarmProcess", "run_warm", "start_warm", "warm_group"]
 
 WARM = sys.platform != "win32"
-"""Whether processes can be forked here."""
+"""Whether this system can fork."""
 
 _ROOT = Path(__file__).parents[2]
 _STREAM_LIMIT = 1 << 22
@@ -53,7 +53,7 @@ def _as_program(
     files: dict[int, _Descriptor],
     leads: bool,
 ) -> None:
-    """Become ``python -m module`` with these arguments: in the process that was forked."""
+    """In the forked process: become ``python -m module`` with these arguments."""
     if leads:
         os.setsid()
     os.environ.clear()
@@ -88,7 +88,7 @@ def _start(
 
 
 class WarmGroup:
-    """A process that leads a group of its own and runs beside the tests, with what ``subprocess.Popen`` has of it."""
+    """A process with its own process group, beside the tests; has the interface of ``subprocess.Popen``."""
 
     def __init__(self, process: ForkServerProcess) -> None:
         self._process = process
@@ -117,7 +117,7 @@ class WarmGroup:
         self._process.terminate()
 
     def kill(self) -> None:
-        """Kill it, and what it started; it may not have begun to lead its group."""
+        """Kill it and its children; it may not have become group leader yet."""
         if self.poll() is None:
             self._process.kill()
         with suppress(ProcessLookupError):
@@ -125,17 +125,17 @@ class WarmGroup:
 
 
 def warm_group(module: str, *arguments: str, env: Mapping[str, str], log: IO[bytes]) -> WarmGroup:
-    """Start ``python -m module`` with these arguments at the head of a group of processes; what it says is logged."""
+    """Start ``python -m module`` with these arguments as leader of a process group; its output is logged."""
     said = {1: log.fileno(), 2: log.fileno()}
     return WarmGroup(_start(module, arguments, env, _ROOT, said, leads=True))
 
 
 class WarmProcess:
-    """A process that runs, with what ``asyncio``'s own has of it.
+    """A running process with the interface of ``asyncio``'s.
 
     Attributes:
-        stdout: what it prints.
-        stderr: what it complains of.
+        stdout: its standard output.
+        stderr: its standard error.
     """
 
     def __init__(self, process: ForkServerProcess, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:

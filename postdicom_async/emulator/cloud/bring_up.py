@@ -1,7 +1,7 @@
 """The Cloud API's bring-up over HTTP: a router that hands out addresses, and a region's service that opens sessions.
 
 Both are one ``GET`` with ``RequestType`` and ``Parameters``, a JSON object whose values are all texts. Failures have
-status 200 as well, and their text never contains a key.
+status 200 too, and their text never contains a key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _STEPS: dict[str, BringUpStep] = {"1": "web-service", "2": "socket"}
 
 
 class _Refused(Exception):
-    """To be answered with code 2 and this text."""
+    """Answered with code 2 and this text."""
 
 
 class _WrongKey(_Refused):
@@ -49,7 +49,7 @@ def bring_up_routes(cloud: Cloud) -> list[RouteRow]:
 
 async def _answer(cloud: Cloud, request_type: str, request: Request) -> Response:
     guesses, address = cloud.context.key_guesses, request.client.host if request.client else ""
-    if wait := guesses.begin(address):  # the token comes back below unless a key was wrong
+    if wait := guesses.begin(address):  # the token is given back below unless a key was wrong
         return slow_down(wait)
     try:
         told = _told(cloud, request_type, request)
@@ -84,8 +84,8 @@ def _told(cloud: Cloud, request_type: str, request: Request) -> Response:
 def _result(cloud: Cloud, step: BringUpStep, given: Mapping[str, Any], base: str) -> str:
     """Return a new session, or the address asked for.
 
-    Addresses use the host by which the client came: behind a port mapping or a proxy no other is known to lead here.
-    Only known hosts pass the gate, so nobody can have clients sent elsewhere.
+    Addresses use the host of the client's request: behind a port mapping or a proxy no other is known to lead here.
+    Only known hosts pass the gate, so clients cannot be redirected elsewhere.
     """
     if step == "session":
         if given.get("TransactionType") != "3":
@@ -103,10 +103,10 @@ def _result(cloud: Cloud, step: BringUpStep, given: Mapping[str, Any], base: str
 
 
 def _note(cloud: Cloud, step: BringUpStep, given: Mapping[str, Any], request: Request) -> None:
-    """Remember a request, and how it differs from what the vendor's library sends."""
+    """Record a request and its deviations from the vendor's library."""
     query = tuple(name for name, _ in request.query_params.multi_items())
     cloud.http_requests.append(HttpRequest(step, dict(given), query))
-    # A page's host may stand behind the keys of a session.
+    # A page's host may follow the session's keys.
     wanted = {_SESSION_KEYS, (*_SESSION_KEYS, "ClientHostName")} if step == "session" else {_ADDRESS_KEYS}
     checks = {
         "the query is not what the library sends": query == _QUERY,

@@ -1,4 +1,4 @@
-"""From a request of the Cloud API to the JSON of its answer: who may ask, what is done, what a failure says."""
+"""Turns a request of the Cloud API into its JSON answer: access, execution, errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from postdicom_async.emulator.vendor.parameters import (
 
 _SESSION_FIELDS = ("SessionUuid", "OtherParameterList")
 _TAIL = b"\x00"
-"""Behind general and upload requests stands a zero byte; nobody needs it."""
+"""A zero byte follows general and upload requests; it has no meaning."""
 
 _logger = logging.getLogger("postdicom_async.emulator.cloud")
 
@@ -42,7 +42,7 @@ class _WrongKey(_NoAccess):
 
 
 class AskedRequest:
-    """A request with its JSON read, the session of its socket, and the addresses that leads from and to."""
+    """A request with its parsed JSON, the session of its socket, and the addresses of client and archive."""
 
     def __init__(self, request: CloudRequest, session: str, address: str = "", base: str = "") -> None:
         self.request = request
@@ -61,7 +61,7 @@ class _Row(NamedTuple):
 
 
 class Dispatch:
-    """Answers requests; knows nothing of sockets."""
+    """Answers requests; independent of sockets."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -83,7 +83,7 @@ class Dispatch:
             self._table[UPLOAD, kind] = _Row(UPLOAD_FIELDS[kind], partial(_upload, upload))
 
     def note(self, asked: AskedRequest, socket: int) -> None:
-        """Remember a request, and how it differs from what the vendor's library sends."""
+        """Record a request and its deviations from the vendor's library."""
         cloud, request, given = self._cloud, asked.request, asked.given
         is_session, has_bytes = request.message_type == SESSION, isinstance(asked.given.get("FileBuffer"), list)
         if has_bytes:
@@ -103,7 +103,7 @@ class Dispatch:
         cloud.deviates("{}/{}".format(*asked.key), problems)
 
     def handle(self, asked: AskedRequest) -> Json:
-        """Do what is asked and return the envelope; blocks."""
+        """Execute a request and return its envelope; blocks."""
         try:
             self._require_access(asked)
             row = self._table.get(asked.key)
@@ -116,7 +116,7 @@ class Dispatch:
             return self.refusal(asked, str(problem))
         except Refusal as refused:
             return self.refusal(asked, refused.detail)
-        except Exception as error:  # noqa: BLE001 - a mistake in here ends the request, not the connection
+        except Exception as error:  # noqa: BLE001 - a bug here must end the request, not the connection
             # Neither the error's text nor its frames, which hold what was asked.
             places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
             kind = type(error).__name__
@@ -143,7 +143,7 @@ class Dispatch:
         try:
             self._require_keys(asked)
         except _NoAccess as refused:
-            if not isinstance(refused, _WrongKey):  # a session or a user that is unknown is no guess at a key
+            if not isinstance(refused, _WrongKey):  # an unknown session or user is not a guess at a key
                 guesses.right(asked.address)
             raise
         guesses.right(asked.address)

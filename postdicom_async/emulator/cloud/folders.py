@@ -35,7 +35,7 @@ class FolderRequests:
         return {"Folder": {**self._told(parent, with_orders=with_orders), "SubFolderList": inside}}
 
     def update(self, given: Given) -> Json:
-        """Give a folder another name or description; what is not given stays."""
+        """Change a folder's name or description; values not given stay."""
         folder = self._folders.one(given.text("FolderUuid"))
         nested = given.mapping("JsonParameters")
         told = nested.get("IdentityInformation")

@@ -1,8 +1,8 @@
-"""The Cloud API's WebSocket: binary frames in and out, each request handled by itself, with the oddities asked for.
+"""The Cloud API's WebSocket: binary frames in and out, each request handled separately, with the configured oddities.
 
-The listener holds the open sockets and the requests that are being handled; both belong to the event loop's thread.
-A request goes on when its socket is gone, as a service's would. `_Socket` is one connection: its session, and the
-answers that are held back.
+The listener holds the open sockets and the requests in progress; both belong to the event loop's thread. A request
+continues when its socket is closed, as in a real service. `_Socket` is one connection: its session, and the answers
+held back.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from postdicom_async.emulator.vendor.parameters import BadParameters
 
 _BIG = 64 * 1024
 _BIG_AT_ONCE = 16
-"""So many requests with data are in memory at once, over all sockets."""
+"""The limit of requests with data in memory at once, over all sockets."""
 
 _QUIET = 0.05
-"""Held back answers are given once no other has come for so many seconds."""
+"""Answers held back are sent after this many seconds without another one."""
 
 _PARTS = {(frames.UPLOAD, 3), (frames.UPLOAD, 4)}
 
@@ -55,7 +55,7 @@ class CloudListener:
         cloud.cut = self._cut_from_anywhere
 
     async def stop(self) -> None:
-        """Drop the requests that are still being handled; the server has cut every connection before."""
+        """Cancel the requests in progress; the server has closed all connections before."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -96,7 +96,7 @@ class CloudListener:
     def _refused(self, socket: WebSocket) -> tuple[int, str]:
         """Return status and reason if a WebSocket may not be opened, else status 0.
 
-        Browsers ask nobody before they open a WebSocket, so the page's origin is looked at here, where it is known.
+        Browsers send no preflight for a WebSocket, so the page's origin is checked here.
         """
         context, oddities = self.cloud.context, self.cloud.oddities
         host, origins = socket.headers.get("host", ""), socket.headers.getlist("origin")
@@ -119,7 +119,7 @@ class CloudListener:
         return 0, ""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the reading; it continues when its connection is gone."""
+        """Run a task beside the reading; it continues when its connection is closed."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -170,11 +170,11 @@ class _Socket:
             most = self._cloud.most_in_flight
             most[self._number] = max(most[self._number], self._in_flight)
         drop = self._cloud.oddities.drop(asked.key)
-        if drop and drop.when == "before":  # as if the request had been lost on its way
+        if drop and drop.when == "before":  # as if the request had been lost in transit
             self._transport.abort()
             return
         is_big = len(request.data) > _BIG or len(request.text) > _BIG
-        if is_big:  # the next message is not read before there is room: the network holds the client back
+        if is_big:  # the next message is not read before there is room: TCP flow control slows the client
             await self._listener.big.acquire()
         self._listener.spawn(self._handle(asked, drop, is_big=is_big))
 
@@ -189,7 +189,7 @@ class _Socket:
                 if asked.key[0] == frames.SESSION and envelope["ResponseCode"] == 1:
                     self._session = session_of(asked.given)
         finally:
-            # The data go before there is room for others: an answer may wait long.
+            # Free the data before others get their turn: the answer may be delayed for long.
             request = frames.CloudRequest(request.message_type, request.message_id, request.management_type, "")
             del asked
             if is_big:
@@ -230,14 +230,14 @@ class _Socket:
             there = len(self._held)
             await asyncio.sleep(_QUIET)
             if len(self._held) != there or self._held[-1] is not frame:
-                return  # another came, and waits now
+                return  # another answer has come, and waits now
         held, self._held = self._held, []
         self._random.shuffle(held)
         await self._send(held)
 
     async def _send(self, messages: list[bytes]) -> None:
         oddities = self._cloud.oddities
-        with suppress(WebSocketDisconnect, RuntimeError):  # it is gone, or was closed for a bad frame meanwhile
+        with suppress(WebSocketDisconnect, RuntimeError):  # the socket is closed, perhaps for a bad frame
             for frame in messages:
                 if oddities.text_frames:
                     await self._socket.send_text('{"ResponseCode":1}')

@@ -28,7 +28,7 @@ class HttpAnswer:
 
 @dataclass
 class Drop:
-    """A connection that is lost.
+    """A connection to drop.
 
     Attributes:
         when: before the request is handled, after it is handled without an answer, or in the middle of the answer.
@@ -43,25 +43,25 @@ class Drop:
 
 @dataclass
 class CloudOddities:
-    """All of it may be changed while the archive runs.
+    """The configured oddities; all may be changed while the archive runs.
 
     Attributes:
-        http: answers given to the next HTTP requests of a step, each to one, instead of the right one.
+        http: by step, answers to its next HTTP requests, each used once instead of the right one.
         address_ends: put behind the address of the WebSocket that is handed out, such as ``"/"`` or ``"/prefix"``.
         plain_region: hand out the region's web service without a slash at its end.
         greeting: a frame is sent on every new socket before the client has spoken.
         response_types: the message type that answers a request's.
         success_flag: the flag in the frame of every answer.
         frame_text: the message text in the frame of every answer.
-        upload_session: ``SessionUniqueUuid`` of an upload is a new one, that of the API session, or not told.
-        session_needed: sockets on which no session was created or registered are refused what they ask.
+        upload_session: ``SessionUniqueUuid`` of an upload is a new one, that of the API session, or absent.
+        session_needed: refuse requests on sockets without a created or registered session.
         envelope: changes every answer's JSON; see `null_result` and its like.
         refusal_code: ``ResponseCode`` of an operation that could not be done.
         refusal_as_text: its ``ResponseMessage`` is the reason alone.
         latency: seconds before each answer.
-        shuffled: so many answers of a socket are held back and given in a random order.
-        missing: how many requests of a kind get no answer; they are handled.
-        refused: how many requests of a kind are refused without being handled.
+        shuffled: the number of answers of a socket to hold back and send in random order.
+        missing: how many requests of a kind are executed without an answer.
+        refused: how many requests of a kind are refused without being executed.
         refusal_text: the reason then.
         duplicates: each answer is given twice.
         text_frames: before each answer comes a text frame.
@@ -92,7 +92,7 @@ class CloudOddities:
     drops: list[Drop] = field(default_factory=list)
 
     def take(self, counts: dict[RequestKey, int], key: RequestKey) -> bool:
-        """Use up one of what is counted for a kind of request; return whether any was left."""
+        """Use up one count for a kind of request; return whether any was left."""
         left = counts.get(key, 0)
         counts[key] = max(left - 1, 0)
         return left > 0

@@ -35,7 +35,7 @@ _SEARCHED = {
 _NAMES = {one.cloud: one.name for one in ORDER_FIELDS if one.cloud}
 _PLACES = {one.place: one.cloud for one in ORDER_FIELDS if one.place}
 _PLACELESS = {one.cloud for one in ORDER_FIELDS if not one.place}
-"""Fields of ``JsonParameters`` that are documented, and whose place nobody knows: the vendor's script drops them."""
+"""Documented fields of ``JsonParameters`` whose place is unknown: the vendor's script drops them."""
 
 _GROUP = "ConnectedGroupUuid"
 
@@ -123,11 +123,11 @@ class OrderRequests:
         return {}
 
     def group(self, given: Given) -> Json:
-        """Connect orders in a new group."""
+        """Put orders into a new group."""
         return self._connect(self._of_institution(given), str(uuid4()))
 
     def add_to_group(self, given: Given) -> Json:
-        """Connect orders to those of a group."""
+        """Add orders to a group."""
         uuid = given.text(_GROUP)
         if not any(order.fields.get(_GROUP) == uuid for order in self._orders.all()):
             raise Refusal(404, "no such group of orders")

@@ -1,7 +1,7 @@
-"""The Cloud API's side of an archive and what tests see of it (`EmbeddedArchive.cloud`); flags and documents.
+"""The state of the Cloud API as tests see it (`EmbeddedArchive.cloud`); flags and documents.
 
-What is remembered of requests is bounded. Both the event loop and the archive's threads append to it, which needs no
-lock; counting does, and has one in `Dispatch`.
+Records of requests are bounded. Both the event loop and the archive's threads append to them, which needs no lock;
+counting does, and has one in `Dispatch`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OrderDocument:
 
 @dataclass(frozen=True)
 class ReceivedFrame:
-    """One request as it came; ``parameters`` keep the order of their keys, and ``FileBuffer`` is only its length."""
+    """One received request; ``parameters`` keep the order of keys, and ``FileBuffer`` holds only the length."""
 
     socket: int
     message_type: int
@@ -142,7 +142,7 @@ class Cloud:
         self.cut()
 
     def forget_sessions(self) -> None:
-        """Forget every session, as if its time were over."""
+        """Drop every session, as if expired."""
         self.sessions.clear()
 
     def open_session(self) -> str:
@@ -152,7 +152,7 @@ class Cloud:
         return uuid
 
     def deviates(self, where: str, how: list[str]) -> None:
-        """Remember how a request differed."""
+        """Record a deviation of a request."""
         self.deviations.extend(f"{where}: {one}" for one in how)
 
     def sent(self, key: RequestKey) -> list[ReceivedFrame]:

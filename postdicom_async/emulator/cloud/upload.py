@@ -1,10 +1,10 @@
-"""Files over the Cloud API: parts, in any order and over any number of sockets, put together on disk. Methods block.
+"""File uploads over the Cloud API: parts, in any order and over any number of sockets, assembled on disk. Blocks.
 
-A part is written to its place in a file of the archive's folder at once; nothing of it stays in memory. The last one
-to come, whichever that is, finishes the file. A part that comes again changes nothing and gets the same answer.
+A part is written at its offset in a file at once and not kept in memory. Whichever part arrives last completes the
+file. A repeated part changes nothing and gets the same answer.
 
-Two locks: that of `_Files` for which files there are, held for a moment; that of an `_Assembly` for one file, held
-while a part of it is written, so that the parts of one file wait for one another and those of others do not.
+Two kinds of lock: that of `_Files` guards the table of files and is held briefly; that of an `_Assembly` is held while
+one of its parts is written, so that parts of one file wait for each other but not for other files.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ class _Files:
     def _assembly(self, key: FileKey, index: int, total: int, data: memoryview) -> _Assembly:
         with self._lock:
             assembly, whole = self._open.get(key), self._whole.get(key)
-            # Repeated after a lost answer: the file is there already, and is not made a second time.
+            # Repeated after a lost answer: the file exists already and must not be created again.
             if assembly is None and whole and whole.had(index, total, data):
                 return whole
-            if assembly is None or assembly.total != total:  # other parts of other length are another file
+            if assembly is None or assembly.total != total:  # a different number or length of parts means another file
                 assembly = self._open[key] = _Assembly(self._store.new_incoming(), total)
                 make_file(assembly.path)
             return assembly

@@ -1,6 +1,6 @@
 """Pure: read media types and ``Accept`` headers (RFC 9110 sections 8.3 and 12.5.1, PS3.18 section 8.7).
 
-Every character is looked at once: what a client sends never meets a regular expression that backtracks.
+Linear time: input from clients is never matched by a backtracking regular expression.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 LONGEST = 4096
-"""Characters of a header that are worth reading; every range costs a look at each part of an answer."""
+"""The longest header to parse; every range is compared with each part of an answer."""
 
 
 @dataclass(frozen=True)

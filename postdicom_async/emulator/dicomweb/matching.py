@@ -86,9 +86,9 @@ def _has_wildcard(pattern: str) -> bool:
 
 
 def _wildcard_match(pattern: str, text: str) -> bool:
-    """Look for what is between the stars one after the other: the first at the start, the last at the end.
+    """Find the literals between the stars one after the other: the first at the start, the last at the end.
 
-    Each look is one search in C that never backtracks, over a key of bounded length (`LONGEST_KEY`).
+    Each step is one ``str`` search without backtracking, over a key of bounded length (`LONGEST_KEY`).
     """
     first, *between = pattern.split("*")
     if not between:

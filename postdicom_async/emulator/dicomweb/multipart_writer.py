@@ -27,7 +27,7 @@ class FileSlice:
         return self.length
 
     def read(self) -> bytes:
-        """Return the bytes; the file is open only meanwhile, so an answer nobody reads on leaves nothing open.
+        """Return the bytes; the file is open only during the call, so an abandoned answer leaves nothing open.
 
         Raises:
             OSError: the file is gone or short; the answer breaks off, and its length tells the client.
@@ -97,7 +97,7 @@ def cut(source: PartSource) -> Iterator[PartSource]:
 
 
 async def _stream(context: ArchiveContext, pieces: Iterator[PartSource]) -> AsyncIterator[bytes]:
-    """Read about a megabyte at a time, be it a piece of a file or many small files: one visit to a thread each."""
+    """Read about a megabyte at a time, from one file or many small ones, with one call to a thread each."""
 
     def read_batch() -> bytes:
         batch, size = [], 0

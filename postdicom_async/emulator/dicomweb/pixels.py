@@ -1,7 +1,7 @@
 """Cut frames and bulk data out of a stored file. Blocks; nothing is decoded.
 
-A truncated file may be stored all the same. So what is cut out of a file is known to be there before the answer begins:
-a length beyond the end of the file, and fragments without an end, are refused.
+A stored file may be truncated. So all lengths are checked before the answer begins: a length beyond the end of the
+file, or fragments without an end, are refused.
 """
 
 from __future__ import annotations

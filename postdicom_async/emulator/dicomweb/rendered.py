@@ -48,7 +48,7 @@ class Pictures:
         if numbers and len(numbers) > 1 and not in_parts and not is_thumbnail:
             raise Refusal(406, "several frames come as multipart/related")
         frames = await self._context.run(_frames, found, numbers, only_first=not in_parts)
-        first = await self._render(*frames[0], look)  # while a status can still say what is wrong
+        first = await self._render(*frames[0], look)  # the first picture is made before the status is sent
         if not in_parts:
             return Response(first, media_type=media_type)
         boundary = secrets.token_hex(20)

@@ -1,7 +1,7 @@
 """STOW-RS: take instances from a request as it arrives (PS3.18 section 10.5).
 
-The event loop only collects pieces; every megabyte, and each end of a part, is one visit to a thread. Parts are
-finished (read, renamed, indexed) while the next ones arrive, a few at a time, and answered in their order.
+The event loop only collects chunks; every megabyte, and each end of a part, is one call to a thread. Parts are finished
+(read, renamed, indexed) while the next ones arrive, a few at a time, and reported in order.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ class _Upload:
             if self._collected >= PIECE and part:
                 await self._context.run(part.append, self._take_pieces())
         elif part:
-            if len(self._results) >= FINISHING_AT_ONCE:  # else a fast client would fill the threads, and the disk wait
+            # Backpressure: otherwise a fast client would flood the threads' queue.
+            if len(self._results) >= FINISHING_AT_ONCE:
                 await self._results[-FINISHING_AT_ONCE]
             self._part = None
             finishing = self._context.run(self._finish, part, self._take_pieces())

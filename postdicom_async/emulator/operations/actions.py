@@ -77,7 +77,7 @@ def _as_text(fields: Json) -> str:
 
 
 def _cut(request: Request) -> Response:
-    """Drop the connection without another byte; the response returned goes nowhere."""
+    """Drop the connection without another byte; the returned response is not sent."""
     request.state.transport.abort()
     return Response()
 

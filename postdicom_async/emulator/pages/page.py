@@ -1,4 +1,4 @@
-"""The pages of shares. They have no script, load nothing else, and no address in them holds anything but the token."""
+"""The pages of shares. They have no scripts or external resources, and their links contain nothing but the token."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _HEADERS = {
 
 
 class _Closed(Exception):
-    """There is nothing to see; holds the page that says why."""
+    """The share cannot be opened; holds the page that says why."""
 
     def __init__(self, status: int, title: str, words: str, wait: int = 0) -> None:
         super().__init__("closed")
@@ -67,7 +67,7 @@ def share_routes(context: ArchiveContext) -> list[RouteRow]:
 
 
 class _SharePages:
-    """The handlers. A password is compared once; a cookie that only this process can make says so afterwards."""
+    """The handlers. A password is checked once; afterwards a cookie signed by this process proves it."""
 
     def __init__(self, context: ArchiveContext) -> None:
         self._context = context
@@ -102,7 +102,8 @@ class _SharePages:
             if not await self._context.run(share.opens_with, password):
                 return _page(password_page(_path(request), wrong=True), 403, "the password is wrong")
             guesses.right(address)
-        answer = RedirectResponse(_path(request), 303, _HEADERS)  # loading the page again sends no password again
+        # A redirect, so that reloading the page does not send the password again.
+        answer = RedirectResponse(_path(request), 303, _HEADERS)
         secure = request.url.scheme == "https"
         answer.set_cookie(_COOKIE, self._key(share), path=_path(request), secure=secure, httponly=True, samesite="lax")
         return answer

@@ -2,8 +2,8 @@
 
 Every method blocks and may be called from any thread. A file is written under ``incoming/``, read, and renamed to
 ``studies/<study>/<series>/<instance>.dcm``; only then does the index name it. A file once named never changes: an
-instance stored anew gets a file of its own, so that a download under way never mixes two versions. A file there that
-the index does not name is what a process left that was killed in between; it goes when the archive is opened again.
+instance stored anew gets a file of its own, so that a download under way never mixes two versions. A file without an
+index entry was left by a killed process; it is removed when the archive is opened again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from postdicom_async.results import InstanceUids
 T = TypeVar("T")
 
 _RESERVED = 256 * 1024
-"""Bytes of the disk that are kept for deleting."""
+"""Bytes of the disk reserved for deletions."""
 
 _WAIT_FOR_ANOTHER = 1.0
 """Seconds that another archive on the folder may take to end."""
@@ -151,7 +151,7 @@ class ArchiveStore:
             raise ValueError("a UID is missing or malformed")
         size = incoming.stat().st_size
         known = self.instance(parsed.uids.sop_instance_uid)
-        # Sent once more, as after a lost answer: nothing is written, and who downloads it meanwhile is not disturbed.
+        # Sent again, as after a lost answer: nothing is written, so a download in progress is not disturbed.
         if known and known.uids == parsed.uids and _same_bytes(known, incoming, size):
             incoming.unlink()
             return known
@@ -305,7 +305,8 @@ class ArchiveStore:
     def deleting(self, work: Callable[[sqlite3.Connection], T], files: Iterable[Path] = ()) -> T:
         """Let a function delete from the database, also where the disk is full, and return what it returns.
 
-        Even that needs room, for the journal: the reserve gives it, else the files, which are to go anyway.
+        Even a deletion needs space, for the journal: it comes from the reserve, or from the files that are to be
+        deleted anyway.
         """
 
         def remove_files() -> None:
@@ -326,7 +327,7 @@ class ArchiveStore:
                 return done
 
     def _fill_reserve(self) -> None:
-        """Keep some of the disk for `deleting`; without room there is none."""
+        """Reserve disk space for `deleting`, if there is any."""
         if self._reserve.exists():
             return
         make_file(self._reserve)

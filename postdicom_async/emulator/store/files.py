@@ -17,7 +17,7 @@ _FILE, _FOLDER = 0o600, 0o700  # a umask can only take more away
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a file for `open`, so that one that it makes is private from the first moment."""
+    """Open a file for `open`; one that it creates gets mode 0600."""
     return os.open(path, flags, _FILE)
 
 
@@ -28,7 +28,7 @@ def make_file(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing; what is there stays as it is."""
+    """Make a folder and those above it that are missing; existing ones stay as they are."""
     if not path.is_dir():
         make_folder(path.parent)  # `Path.mkdir` would give those above the usual mode
         path.mkdir(_FOLDER, exist_ok=True)
