@@ -36,7 +36,9 @@ def types(session: nox.Session) -> None:
     session.run(PYTHON, "-m", "mypy", *session.posargs)
     pyright = os.environ.get("POSTDICOM_PYRIGHT") or str(Path(PYTHON).with_name("pyright"))
     verify = ("--verifytypes", "postdicom_async", "--ignoreexternal")
-    session.run(pyright, "--pythonpath", PYTHON, *verify, external=True)
+    # pyright asks the python that it finds first where packages are, whatever it is told.
+    path = f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
+    session.run(pyright, "--pythonpath", PYTHON, *verify, external=True, env={"PATH": path})
 
 
 @nox.session

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 FilterForm: TypeAlias = Literal["keyword", "tag"]
 """How attributes are written in a query: ``PatientName=DOE*`` or ``00100010=DOE*`` (PS3.18 section 8.3.4)."""
 
-_SHORTEST_URL = 128
+_SHORTEST_URL = 128  # room for a path with three short UIDs: below that nothing could be split into several requests
+_ROUTE = re.compile(r"/(?:[^{}]|\{(?:study|series|instance)\})*")
 
 
 class Route(StrEnum):
@@ -48,7 +49,7 @@ class Dialect:
     """How to talk to one family of servers.
 
     Attributes:
-        name: as given on the command line.
+        name: what messages call it, and for those of `DIALECTS` what ``--dialect`` takes.
         routes: what the family offers; a request for an absent one is refused before anything is sent.
         pages: searches are paged with ``limit`` and ``offset``.
         instances_per_store: the most instances in one store request, None if the family sets no limit.
@@ -68,10 +69,19 @@ class Dialect:
     url_bytes: int = 2000
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
+        """Refuse values that make no sense: later they would send a request somewhere else, or fail as a bare error."""
+        for route, template in self.routes.items():
+            if not isinstance(route, Route) or not _ROUTE.fullmatch(template):
+                raise UsageError(
+                    "give Route members and paths from / on, with {study}, {series} and {instance}", argument="routes"
+                )
+        for name in ("pages", "lists_by_series"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError("give True or False", argument=name)
         if self.filter_form not in {"keyword", "tag"}:
             raise UsageError('give "keyword" or "tag"', argument="filter_form")
-        if self.instances_per_store is not None and self.instances_per_store < 1:
+        most = self.instances_per_store
+        if most is not None and (type(most) is not int or most < 1):
             raise UsageError("give a number from 1 on, or None", argument="instances_per_store")
         if type(self.url_bytes) is not int or self.url_bytes < _SHORTEST_URL:
             raise UsageError(f"give a number from {_SHORTEST_URL} on", argument="url_bytes")
@@ -79,7 +89,7 @@ class Dialect:
     def can(self, route: Route, values: Iterable[str]) -> bool:
         """Whether the route exists and needs only placeholders that ``values`` names."""
         template = self.routes.get(route, "")
-        needed = {field for _, field, _, _ in string.Formatter().parse(template) if field}
+        needed = {name for _, name, _, _ in string.Formatter().parse(template) if name}
         return route in self.routes and needed <= set(values)
 
     def path(self, route: Route, suffix: str = "", **values: str) -> str:
@@ -97,7 +107,7 @@ class Dialect:
 
     def _instead(self, route: Route) -> str:
         family = [other for other in self.routes if other.value.startswith(route.value.rsplit(" of ", 1)[0])]
-        needed = {field for other in family for _, field, _, _ in string.Formatter().parse(self.routes[other]) if field}
+        needed = {name for other in family for _, name, _, _ in string.Formatter().parse(self.routes[other]) if name}
         return (
             f"give {' and '.join(f'{name}_instance_uid' for name in sorted(needed))}" if needed else "it is not offered"
         )

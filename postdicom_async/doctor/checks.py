@@ -1,4 +1,4 @@
-"""What the doctor looks at: what is assumed of an archive, where that is from, and how to change it.
+"""The doctor's checks: what is assumed of an archive, the source of that assumption, and how to change it.
 
 The routes are walked, and a test holds the report against the fields of the dialect and of `Wire`, so that nothing that
 is assumed can be left out of it. Pure.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Mark(StrEnum):
-    """Where an assumption is from."""
+    """The source of an assumption."""
 
     DOCUMENTED = "documented"
     CS = "C# sample"
@@ -51,11 +51,11 @@ class Check:
     """One line of the report.
 
     Attributes:
-        key: what a finding is filed under.
+        key: the key of its finding.
         area: what it is about.
         title: what is looked at.
-        assumed: what the library takes for granted; empty where it takes either way.
-        marks: where that is from.
+        assumed: what the library assumes; empty if it accepts anything.
+        marks: the sources of the assumption.
         switch: how to change it.
         untried: what the report says when there is no finding.
     """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
 
 _PATIENCE = 2
-"""So many connections may break before the rest is left untried: the archive may be down for long."""
+"""After this many broken connections the remaining probes are skipped: the archive may be down for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Finding:
         check: what was looked at.
         verdict: whether it is as assumed.
         found: what was seen.
-        assumed: what the library takes for granted; empty where nothing is.
+        assumed: what the library assumes; empty if nothing.
         marks: where that is from: documented, C# sample, Node sample, PS3.18, assumed.
         switch: how to change what is assumed.
     """
@@ -59,7 +59,7 @@ class Diagnosis:
     Attributes:
         about: versions, system, transport and dialect.
         findings: in order.
-        problem: why the archive cannot be used like this; None when it can.
+        problem: why the archive cannot be used with these settings; None if it can.
         tried: whether anything was found in it to try searches and retrieves on.
     """
 
@@ -87,9 +87,9 @@ class Diagnosis:
 
 @public_face
 async def diagnose(archive: DicomWeb) -> Diagnosis:
-    """Look at an open archive and return what was found; nothing is stored, changed or deleted.
+    """Examine an open archive and return the findings; nothing is stored, changed or deleted.
 
-    What goes wrong on the way is a finding, not an exception.
+    Errors become findings, not exceptions.
     """
     session, dialect = archive.internals
     is_vendor = dialect.name == POSTDICOM.name
@@ -101,7 +101,7 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
         probes += OperationProbes(examination, wire).probes
     problem = await _try(probes, examination)
     if problem is not None:
-        cut_frames(problem)  # it does not leave as an exception does
+        cut_frames(problem)  # it is returned, not raised, so nothing else cuts them
     about = {
         "postdicom-async": version("postdicom-async"),
         "python": platform.python_version(),

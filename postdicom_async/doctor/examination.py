@@ -40,14 +40,14 @@ _KNOWN_TYPES: Final = frozenset({
 
 
 class Verdict(StrEnum):
-    """How what was found compares with what is assumed."""
+    """How a finding compares with the assumption."""
 
     AS_ASSUMED = "ok"
     OTHERWISE = "differs"
     NOTE = "note"
     """Nothing is assumed about it."""
     UNKNOWN = "unknown"
-    """It was not tried, or could not be told."""
+    """It was not tried, or could not be determined."""
 
 
 class Probe(NamedTuple):
@@ -107,7 +107,7 @@ def known_type(content_type: str | None) -> str:
 
 
 def made_up_uid() -> str:
-    """Return a UID that nobody has."""
+    """Return a new UID that no archive holds."""
     return f"2.25.{uuid4().int}"
 
 
@@ -123,7 +123,7 @@ class Examination:
         other: another family, whose shapes are tried as well.
         page_size: results in a page.
         session: with all the repeats the caller allows.
-        once: without any: what an archive answers is looked for, and not how often it has to be asked.
+        once: without repeats: the first answer of the archive is what counts here.
     """
 
     def __init__(self, session: Session, dialect: Dialect, other: Dialect) -> None:

@@ -6,10 +6,12 @@ import base64
 import binascii
 import errno
 import hmac
+import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from traceback import extract_tb
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from postdicom_async.emulator.answers import RouteHandler, RouteRow, refusal, slow_down
 from postdicom_async.emulator.cloud.bring_up import REGION_PATH, ROUTER_PATH, bring_up_routes
@@ -38,6 +40,7 @@ from postdicom_async.emulator.vendor.shares import SHARE_PATH
 _STUDY = "/studies/{study}"
 _SERIES = _STUDY + "/series/{series}"
 _INSTANCE = _SERIES + "/instances/{instance}"
+_logger = logging.getLogger("postdicom_async.emulator")
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="embedded archive", charset="UTF-8"'}
 
 
@@ -124,7 +127,6 @@ def build_app(
             HTTPException: _on_error,
             UnreadableHeader: _on_error,
             OSError: _on_error,
-            Exception: _on_error,
         },
     )
     app.router.redirect_slashes = False  # the gate strips slashes; a redirect would cost a request
@@ -170,6 +172,9 @@ async def _on_error(_request: Request, error: Exception) -> Response:
         return refusal(500, f"the stored file cannot be read: {error}")
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return refusal(507, "the disk of the archive is full; deleting something makes room")
+    # A mistake of the archive's own. Neither the error's text nor its frames are shown: they hold what was asked.
+    places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+    _logger.error("a request failed: %s at %s", type(error).__name__, " ".join(places))
     return refusal(500, f"the archive failed: {type(error).__name__}")
 
 
@@ -191,7 +196,24 @@ class FrontGate:
             inner = scope["path"].removeprefix(root).strip("/")
             scope = {**scope, "path": f"{root}/{inner}"}
             app = self._refused(Request(scope), f"/{inner}") or app
-        await app(scope, receive, send)
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        answer: Response | None = None
+        try:
+            await app(scope, receive, noting)
+        except Exception as error:  # noqa: BLE001 - Starlette would hand it to uvicorn, which logs its text
+            answer = await _on_error(Request(scope), error)
+        if (
+            answer is not None and has_begun
+        ):  # too late to say it: the connection is cut, by an error that holds nothing
+            raise RuntimeError("an answer broke off")
+        if answer is not None:
+            await answer(scope, receive, send)
 
     def _refused(self, request: Request, path: str) -> Response | None:
         """Return the refusal of a request that is not let in, else None."""

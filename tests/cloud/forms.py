@@ -9,10 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from postdicom_async import CloudApi
+from postdicom_async.cloud.operations import OPERATIONS
 from tests.cloud.service import INSTITUTION
 
-__all__ = ["FORMS", "ONE", "THREE", "TWO", "Form"]
+__all__ = ["FORMS", "MANAGEMENT_TYPES", "ONE", "THREE", "TWO", "Form"]
 
+# A number that a client sends has to have a form here, and the embedded archive has to answer it.
+MANAGEMENT_TYPES = {number for row in OPERATIONS.values() for number in (row.management_type, row.until) if number}
 ONE = "11111111-1111-4111-8111-111111111111"
 TWO = "22222222-2222-1222-9222-222222222222"
 THREE = "3F3F3F3F-3333-5333-A333-3F3F3F3F3F3F"

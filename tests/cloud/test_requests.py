@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from postdicom_async import CloudWire
-from tests.cloud.forms import FORMS, Form
+from tests.cloud.forms import FORMS, MANAGEMENT_TYPES, Form
 from tests.cloud.service import (
     ACCOUNT_KEY,
     API_KEY,
@@ -21,8 +21,6 @@ from tests.cloud.service import (
     success,
 )
 
-# Section by section, the management types of general requests that a method of the JavaScript library sends.
-MANAGEMENT_TYPES = set(range(1, 38))
 LISTS = {"SearchResultList": [], "Folder": {"SubFolderList": []}}
 
 

@@ -1,4 +1,4 @@
-"""All thirty-seven general requests: as the vendor's library sends them, and wrong in every field."""
+"""All general requests: as the vendor's library sends them, and wrong in every field."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from postdicom_async.emulator.cloud.general import general_table
+from tests.cloud.forms import MANAGEMENT_TYPES
 from tests.emulator.cloud_support import (
     COLLEAGUE,
     GROUP,
@@ -139,9 +140,9 @@ async def test_each_is_done_as_the_library_sends_it(account: Account) -> None:
         assert answer.message_type == 18
         assert (answer.told["Success"], answer.told["Message"]) == (True, "")
 
-    assert cloud.executed == {(17, kind): 1 for kind in range(1, 38)}
+    assert cloud.executed == {(17, kind): 1 for kind in MANAGEMENT_TYPES}
     assert list(cloud.deviations) == []
-    assert set(general_table(cloud)) == set(KINDS) == set(range(1, 38))
+    assert set(general_table(cloud)) == set(KINDS) == MANAGEMENT_TYPES
     assert [frame.management_type for frame in cloud.sent((17, 6))] == [6]
 
 

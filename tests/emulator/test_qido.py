@@ -280,6 +280,18 @@ async def test_unknown_parameters_are_ignored_with_a_warning(filled: httpx.Async
     assert "warning" not in plain.headers
 
 
+@pytest.mark.parametrize(
+    "name", ["-0010010", "+0010010", "0x001001", "0010_010", " 0010010", "0010001\N{ARABIC-INDIC DIGIT ZERO}"]
+)
+async def test_what_python_takes_for_a_number_is_no_tag(filled: httpx.AsyncClient, name: str) -> None:
+    plain = await filled.get("/studies")
+
+    answer = await filled.get("/studies", params={name: "x"})
+
+    assert (answer.status_code, len(answer.json())) == (200, len(plain.json()))
+    assert answer.headers["warning"].startswith("299 ")
+
+
 async def test_a_path_that_is_no_uid_is_400(client: httpx.AsyncClient) -> None:
     assert (await client.get("/studies/abc/series")).status_code == 400
 

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
 from starlette.routing import Mount
+from starlette.types import Send
 
 from postdicom_async.emulator import EmbeddedArchive, create_app, serve
 from postdicom_async.emulator.samples import write_benchmark_series
@@ -132,15 +134,42 @@ async def test_a_wrong_method_is_405_with_a_reason(client: httpx.AsyncClient) ->
     assert answer.headers["x-error-reason"]
 
 
-async def test_a_bug_is_500_with_a_reason(
-    embedded_archive: EmbeddedArchive, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+async def test_a_bug_is_500_with_a_reason_and_the_log_names_its_place_alone(
+    embedded_archive: EmbeddedArchive,
+    client: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(embedded_archive.store, "rows", lambda *_: 1 / 0)
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("CANARY^PATIENT")
 
-    answer = await client.get("/studies")
+    monkeypatch.setattr(embedded_archive.store, "rows", fail)
+
+    answer = await client.get("/studies", params={"PatientName": "CANARY^PATIENT"})
 
     assert answer.status_code == 500
     assert answer.headers["x-error-reason"] == "the archive failed: ZeroDivisionError"
+    assert "a request failed: ZeroDivisionError at app:" in caplog.text
+    assert "CANARY" not in caplog.text
+    assert "CANARY" not in answer.text
+
+
+async def test_a_bug_in_the_middle_of_an_answer_cuts_it_and_logs_nothing_of_it(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store(client, INSTANCE)
+
+    async def broken(self: StreamingResponse, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        raise ZeroDivisionError("CANARY^PATIENT")
+
+    monkeypatch.setattr(StreamingResponse, "stream_response", broken)
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        await client.get("/studies/1.2.3")
+
+    assert "a request failed: ZeroDivisionError at" in caplog.text
+    assert "CANARY" not in caplog.text
 
 
 async def test_a_port_in_use_is_a_usage_error(embedded_archive: EmbeddedArchive) -> None:

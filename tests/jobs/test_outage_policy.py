@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postdicom_async import errors
+from postdicom_async.jobs.pace import outage_policy
 from postdicom_async.jobs.pace.outage_policy import Advice, Do, OutagePatience, OutagePolicy, RetryWaves
 
 HOUR = 3600.0
@@ -512,3 +514,14 @@ def test_whatever_happens_a_job_comes_to_work_or_to_an_end(
             if not sky.is_out:
                 return
     raise AssertionError("it never goes on")
+
+
+def test_the_errors_that_are_told_apart_by_name_exist() -> None:
+    """A renamed class would switch a guard off without a word."""
+    named = {
+        *outage_policy._WORDS,
+        *outage_policy._AT_ONCE,
+        *outage_policy._DOUBTFUL_AT_ONCE,
+        *outage_policy._PASSES,
+    }
+    assert named <= set(errors.__all__)

@@ -50,6 +50,18 @@ def test_path(dialect: Dialect, route: Route, path: str) -> None:
     assert dialect.path(route, **UIDS) == path
 
 
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_every_dialect_names_what_there_is(dialect: Dialect) -> None:
+    assert DIALECTS[dialect.name] is dialect
+    assert {Route.STORE, Route.SEARCH_STUDIES, Route.STUDY, Route.SERIES, Route.INSTANCE} <= set(dialect.routes)
+    for route, template in dialect.routes.items():
+        assert dialect.can(route, UIDS), route
+        assert template.startswith("/")
+        path = dialect.path(route, **dict.fromkeys(UIDS, "1/2?3&4=5"))
+        assert "1/2" not in path
+        assert path.count("/") == template.count("/")
+
+
 def test_the_tables_are_complete() -> None:
     assert set(DICOMWEB.routes) == set(Route) == set(STANDARD)
     assert set(POSTDICOM.routes) == set(VENDOR)
@@ -127,7 +139,11 @@ def test_how_filters_are_written() -> None:
 @pytest.mark.parametrize(
     ("changed", "argument"),
     [({"filter_form": "Keyword"}, "filter_form"), ({"url_bytes": 100}, "url_bytes"), ({"url_bytes": "x"}, "url_bytes"),
-     ({"url_bytes": True}, "url_bytes")],
+     ({"url_bytes": True}, "url_bytes"), ({"pages": "no"}, "pages"), ({"lists_by_series": 1}, "lists_by_series"),
+     ({"instances_per_store": 2.5}, "instances_per_store"), ({"instances_per_store": "x"}, "instances_per_store"),
+     ({"instances_per_store": True}, "instances_per_store"), ({"instances_per_store": 0}, "instances_per_store"),
+     ({"routes": {Route.STUDY: "/x/{stduy}"}}, "routes"), ({"routes": {"a study": "/x"}}, "routes"),
+     ({"routes": {Route.STUDY: "x"}}, "routes"), ({"routes": {Route.STUDY: "/{study"}}, "routes")],
 )  # fmt: skip
 def test_fields_that_make_no_sense(changed: dict[str, Any], argument: str) -> None:
     with pytest.raises(UsageError, match=f"^{argument}: give"):

@@ -139,7 +139,7 @@ class Anonymization:
         object.__setattr__(self, "_key", key_of(self.secret))
 
     def __repr__(self) -> str:
-        """Show how much is changed and no value: what replaces a name may be a name."""
+        """Show how much is changed, but no value: the replacement of a name may be a name."""
         flags = [name for name in _FLAGS if getattr(self, name)]
         return f"Anonymization({', '.join([f'{len(self._exact)} rules', *flags])})"
 
@@ -154,7 +154,7 @@ class Anonymization:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: never a secret or a table of patients."""
+        """Return the state to pickle: never a secret or a table of patients."""
         if self._key:
             raise UsageError("its secret does not travel; send what without_secret() returns", argument="anonymize")
         return {**vars(self), "rules": dict(self.rules)}
@@ -165,7 +165,7 @@ class Anonymization:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether another object of the same arguments makes the same copies: new UIDs and IDs need a secret."""
+        """Whether another object with the same arguments makes the same copies: new UIDs and IDs need a secret."""
         return self.secret is not None or self._elsewhere is not None or not self._derives
 
     @property
@@ -204,7 +204,7 @@ class Anonymization:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be used as it is; else what `without_secret` took away is needed first."""
+        """Whether it can be used as it is; otherwise the parts that `without_secret` removed are needed first."""
         return self._elsewhere is None or not (self._derives or self.is_by_patient)
 
     def _marks(self) -> _Elsewhere:
@@ -320,7 +320,7 @@ class Anonymization:
     # --- for the planner ------------------------------------------------------------------------------------------
 
     def action(self, tag: int, vr: str) -> Change | None:
-        """Return what is done to an element; None to leave it."""
+        """Return the action for an element; None to keep it."""
         found = self._exact.get(tag)
         if found is not None:
             return found
@@ -341,8 +341,8 @@ class Anonymization:
 
     @property
     def is_by_patient(self) -> bool:
-        """Whether what is done depends on whose file it is."""
-        # A table that is on another machine counts: files would be sent as if there were none.
+        """Whether the actions depend on the patient of the file."""
+        # A table left on another machine counts: otherwise files would be sent as if there were none.
         elsewhere = self._elsewhere is not None and self._elsewhere.description["patients"] is not None
         return elsewhere or self.patients is not None or self.patient_ids is not None
 
@@ -369,7 +369,7 @@ class Anonymization:
             raise UsageError("the secret is not here; give it by with_secret()", argument="anonymize")
 
     def changes(self, tag: int) -> bool:
-        """Return whether an element outside of sequences may become another one."""
+        """Return whether an element outside sequences may be changed."""
         by_patient = {PATIENT_ID, *ISSUED_BY} if self.is_by_patient else set[int]()
         columns = self.patients.columns if self.patients is not None else ()
         return tag in by_patient or tag in columns or self.action(tag, dictionary_vr(tag)) is not None
@@ -379,7 +379,7 @@ class Anonymization:
         return {tag: action for tag, action in self._exact.items() if action.insert and not tag >> 16 & 1}
 
     def uids_after(self, uids: InstanceUids) -> InstanceUids:
-        """Return the UIDs that an instance has when it was anonymised."""
+        """Return the UIDs that an instance has after anonymisation."""
         tags = tags_of("StudyInstanceUID SeriesInstanceUID SOPInstanceUID")
         return InstanceUids(*(self._uid_after(tag, uid) for tag, uid in zip(tags, uids, strict=True)))
 

@@ -28,7 +28,7 @@ from postdicom_async.face import translated
 PATIENT_ID: Final = TAG["PatientID"]
 ISSUER: Final = TAG["IssuerOfPatientID"]
 ISSUED_BY: Final = (ISSUER, TAG["IssuerOfPatientIDQualifiersSequence"])
-"""What says whose number a Patient ID is: Issuer of Patient ID, and its qualifiers."""
+"""The elements that say who issued a Patient ID: Issuer of Patient ID, and its qualifiers."""
 
 _APART: Final = "\x1f"  # between values that are kept as one text, smaller than a tuple of them; no VR has it
 _ID_CHARACTERS: Final = 20
@@ -41,7 +41,7 @@ _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
 
 # --- UIDs -------------------------------------------------------------------------------------------------------------
 
-# UIDs that say what something is, not which one it is.
+# UIDs that identify a kind of thing, not an individual one.
 _KINDS = re.compile(
     r"ClassUID|SOPClass|TransferSyntax|CodingSchemeUID|ContextUID|MappingResource|TemplateUID|ImplementationClass"
     r"|PrivateDataElement"
@@ -73,7 +73,7 @@ def new_uid(key: bytes, old: str) -> str:
 
 @lru_cache(maxsize=4096)
 def says_which(tag: int) -> bool:
-    """Return whether the UIDs of an element say which one something is, and not of what kind."""
+    """Return whether the UIDs of an element identify individual objects, not kinds."""
     from pydicom.datadict import keyword_for_tag
 
     return tag >> 16 > 2 and not _KINDS.search(keyword_for_tag(tag))  # file meta follows the data set
@@ -113,7 +113,7 @@ def keyed_patient_id(key: bytes, patient: Patient) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return an ID as it is compared: however its letters are composed, and whatever spaces stand around it."""
+    """Return an ID normalised for comparison: Unicode composition and surrounding spaces do not count."""
     return unicodedata.normalize("NFC", text).strip(_SPACES)
 
 
@@ -161,7 +161,7 @@ class PatientRows:
         raise UsageError("a table stays on its machine; make it from its file on the other one", argument="patients")
 
     def values_of(self, patient: Patient) -> dict[int, Change]:
-        """Return what is done to a patient's elements, by tag.
+        """Return the actions for a patient's elements, by tag.
 
         Raises:
             DicomProblem: the patient is not in the table.
@@ -219,7 +219,7 @@ class _TableReader:
         self.columns: tuple[int, ...] = tuple(columns)
 
     def problem(self, what: str, column: str = "") -> UsageError:
-        """Return the error for what is wrong in the line that was read last."""
+        """Return the error for the line that was read last."""
         where = f", column {column}" if column else ""
         return UsageError(f"line {self._line}{where}: {what}", argument="patients")
 

@@ -50,7 +50,7 @@ class Segments:
         self.length += len(data)
 
     def extend(self, other: Segments) -> None:
-        """Append what another one holds."""
+        """Append the parts of another one."""
         if not other.parts:
             return
         first = other.parts[0]
@@ -122,7 +122,7 @@ class LevelPlan:
         return bisect(self.apart, self._open) == bisect(self.apart, tag)
 
     def insert(self, tag: int, data: bytes) -> None:
-        """Put an element where it belongs by its tag."""
+        """Insert an element at its place by tag order."""
         place = next((n for n, (other, _) in enumerate(self.chunks) if other > tag), len(self.chunks))
         chunk = Segments()
         chunk.write(data)
@@ -130,7 +130,7 @@ class LevelPlan:
         self._changed_groups.add(tag >> 16)
 
     def joined(self) -> Segments:
-        """Return everything, without the group lengths that are wrong now."""
+        """Return all elements, without group lengths that are no longer correct."""
         whole = Segments()
         for tag, chunk in self.chunks:
             if tag & 0xFFFF or tag >> 16 not in self._changed_groups:

@@ -142,7 +142,7 @@ class Planner:
         self.written: dict[int, str] = {}
 
     def data_set(self, at: int, end: int, encoding: Encoding) -> Segments:
-        """Return the data set between two offsets as it will be.
+        """Return the anonymised data set between two offsets.
 
         Raises:
             DicomProblem: it cannot be understood to its end, or a value does not fit into it.
@@ -163,7 +163,7 @@ class Planner:
         return level.joined()
 
     def _patient(self, at: int, end: int, encoding: Encoding) -> Patient:
-        """Return whose file it is; elements before that are stepped over."""
+        """Return the patient of the file; skips the elements before that."""
         level = LevelPlan(encoding, LevelMode.KEEP)
         found: dict[int, str] = {}
         while at < end and not self._only_zeros(at, end):
@@ -181,7 +181,7 @@ class Planner:
     def _decoded(self, element: Element, level: LevelPlan) -> str:
         value = self._value(element, _LONGEST_ID)
         text = decode_text(value, "\\".join(level.character_sets).encode("latin-1"))
-        if "\ufffd" in text:  # all of it looks alike, so that two patients would become one
+        if "\ufffd" in text:  # undecodable text looks alike, so that two patients could become one
             raise DicomProblem(f"{tag_text(element.tag)} cannot be decoded")
         return text
 
@@ -203,9 +203,9 @@ class Planner:
     # --- one element ----------------------------------------------------------------------------------------------
 
     def element(self, element: Element, end: int, level: LevelPlan) -> int:
-        """Add an element to its level as it will be; return where it ends."""
+        """Add the anonymised element to its level; return where it ends."""
         if element.tag in (ITEM, ITEM_END, SEQUENCE_END):
-            # Readers do not agree where the rest belongs; one of them might find a name where a rule did not look.
+            # Parsers disagree about where the rest belongs; one of them might find a name that no rule was applied to.
             raise DicomProblem("a delimiter is out of place")
         tells_whose = self._of_patient and level.depth == 0 and element.tag in (PATIENT_ID, ISSUER)
         if tells_whose and element.at not in self._places:  # a second ID, or one out of order: whose file is it?
@@ -280,7 +280,7 @@ class Planner:
     def _sequence(
         self, element: Element, inner: Encoding, end: int, level: LevelPlan, mode: LevelMode, chunk: Segments
     ) -> int:
-        """Append a sequence, its items as they will be; return where it ends."""
+        """Append a sequence with its anonymised items; return where it ends."""
         if inner is FRAGMENTS:
             over = self._fragments_end(element, end)
             chunk.keep(element.at, over - element.at)
@@ -400,7 +400,7 @@ class Planner:
             self.written[tag] = text
 
     def _count(self, chunk: Segments) -> None:
-        # Where something is left out, what is kept falls apart, which costs as much as something written.
+        # Leaving something out splits a kept range, which costs as much memory as writing something.
         self._held += _PART_COST + sum(len(part) for part in chunk.parts if isinstance(part, bytes))
         if self._held > _MOST_HELD:
             raise DicomProblem("too much of it would change")

@@ -16,17 +16,17 @@ from postdicom_async.dicom.tags import TAG, checked_tag, dictionary_vr, tag_text
 from postdicom_async.errors import UsageError
 
 CANNOT_ANONYMIZE: Final = "cannot be anonymised"
-"""How the reason begins of a source that is not sent because of its rules."""
+"""The beginning of the ``reason`` for a source that its rules keep from being sent."""
 
 
 class ChangeKind(Enum):
-    """What is done to an element."""
+    """The kinds of action on an element."""
 
     TEXT = auto()
     EMPTY = auto()
     REMOVE = auto()
     REMAP = auto()
-    """Another UID, always the same for the same one."""
+    """Replace by another UID, always the same for the same one."""
     DUMMY = auto()
     """A value of its VR that says nothing; of a sequence, everything in it."""
     CODE = auto()
@@ -53,7 +53,7 @@ _PROTECTED = frozenset(
     )
 )
 NEEDED: Final = frozenset(tags_of("SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID"))
-"""No instance is without these."""
+"""Elements that every instance must have."""
 
 
 def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Change]:
@@ -78,7 +78,7 @@ def actions_of(rules: Mapping[str, str | None], *, insert: bool) -> dict[int, Ch
 
 
 def action_of(value: str | None, *, insert: bool) -> Change:
-    """Return what a rule's value does."""
+    """Return the action for a rule's value."""
     if value is None:
         return REMOVE
     if not value:

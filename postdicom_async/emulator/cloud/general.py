@@ -35,7 +35,7 @@ class GeneralRequest(NamedTuple):
 
 
 def general_table(cloud: Cloud) -> Mapping[int, GeneralRequest]:
-    """Return the thirty-seven kinds by their management types."""
+    """Return the kinds by their management types."""
     orders, folders, shares = OrderRequests(cloud), FolderRequests(cloud), ShareRequests(cloud)
     rows: dict[int, tuple[str, GeneralHandler]] = {
         1: (

@@ -60,6 +60,7 @@ _COMPUTED = """
     InstanceAvailability ModalitiesInStudy RetrieveURL NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances
     NumberOfSeriesRelatedInstances
 """
+_TAG = re.compile("[0-9A-Fa-f]{8}")
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
 
@@ -104,10 +105,7 @@ def vr_of(tag: str) -> str:
 @lru_cache(8192)  # names come from clients
 def resolve_attribute(name: str) -> str | None:
     """Return the eight hexadecimal digits for a keyword or a tag, None when it is neither."""
-    if len(name) == 8:
-        try:
-            return hex_tag(int(name, 16))
-        except ValueError:
-            pass
+    if _TAG.fullmatch(name):  # `int` alone takes signs, underscores, spaces and digits of other scripts too
+        return name.upper()
     tag = tag_for_keyword(name)
     return None if tag is None else hex_tag(tag)
