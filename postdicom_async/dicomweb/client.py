@@ -90,9 +90,12 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         return self._session.settings
 
     @property
-    def internals(self) -> tuple[Session, Dialect]:
-        """For other rooms of this package, say the doctor: what it stands on. Nothing is promised of it to callers."""
-        return self._session, self._dialect
+    def internals(self) -> Retrieval:
+        """For other rooms of this package, the doctor and jobs: its session, dialect and what it has learned.
+
+        Nothing is promised of it to callers.
+        """
+        return self._retrieval
 
     async def __aenter__(self) -> Self:
         await self._session.open()

@@ -48,8 +48,11 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset | Stream"
 """A file, a folder (searched recursively), a whole DICOM file in memory, a pydicom data set, or a stream of the bytes
 of a DICOM file: an object with ``async read(n)``, a `Part`, or, among others, an async iterable of bytes."""
 
-Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
-"""What gives sources; an async iterable that is not in a list is this, and no stream of bytes."""
+Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source] | AsyncIterable[IdentifiedSource]"
+"""What gives sources; an async iterable that is not in a list is this, and no stream of bytes.
+
+What another end of a job gives has been identified there, and goes on as it is.
+"""
 
 _FILES_A_HOP = 32  # read in one visit to a thread: a visit costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # in memory, drawn from the caller in one visit
@@ -134,7 +137,7 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | IdentifiedSource, None]:
     """Yield a collection of sources as it is, and each item of what is only drawn as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
-        each: AsyncIterator[Source] = aiter(sources)
+        each: AsyncIterator[Source | IdentifiedSource] = aiter(sources)
         try:
             async for source in each:
                 yield source if isinstance(source, Usable | Unusable) else iter([source])
