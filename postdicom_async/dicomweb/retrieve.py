@@ -117,15 +117,12 @@ class Retrieval:
 
         The session repeats them by itself, and if a repeat succeeds nobody else learns of it.
         """
-        settings = self.session.settings
 
         def watch(event: Event) -> None:
             if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
                 policy.refused(time.monotonic())
-            if settings.on_event is not None:
-                settings.on_event(event)
 
-        return self.over(self.session.with_settings(replace(settings, on_event=watch)))
+        return self.over(self.session.watched_by(watch))
 
     @property
     def as_stored(self) -> bool:
