@@ -11,7 +11,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from postdicom_async.dicom.header import checked_uid, is_uid
-from postdicom_async.dicomweb.dialects import INSTANCE_LADDER, Dialect, Route, parse_media_type
+from postdicom_async.dicomweb.dialects import Dialect, Route
+from postdicom_async.dicomweb.media_types import INSTANCE_LADDER, parse_media_type
 from postdicom_async.dicomweb.multipart import (
     MultipartDamage,
     PartEnd,
