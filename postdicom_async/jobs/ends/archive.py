@@ -80,7 +80,7 @@ class ArchiveEnd:
         self._retrieves = Retrieves(self._retrieval)
 
     def pace_requests(self, before_request: Callable[[], Awaitable[None]]) -> None:
-        """Await ``before_request`` before each request of this end, to limit the rate; call it before this is opened."""
+        """Await ``before_request`` before each request of this end, to limit its rate; call it before opening."""
         self._take(self._client.with_options(before_request=before_request))
 
     def __repr__(self) -> str:
