@@ -1,6 +1,6 @@
 """Opens a session: three HTTP requests that find the addresses and the session id (JavaScript library).
 
-Both keys stand in the query of each request, so no address is ever shown.
+Both keys are in the query of each request, so no address is ever shown.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ANSWER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class OpenedSession:
-    """What the HTTP requests found: the address of the WebSocket, which holds the key, and the session's id."""
+    """The result: the address of the WebSocket, which contains the key, and the session's id."""
 
     socket_url: str = field(repr=False)
     session_uuid: str = field(repr=False)
@@ -89,7 +89,7 @@ class _Asking:
             session = Session(url, auth=None, settings=self._settings, transport=self._transport)
             await session.open()
             self._sessions[url] = session
-        # What is appended to the address, which the session has stripped of its last slash. The time defeats caches.
+        # Appended to the address, from which the session has stripped the last slash. The time defeats caches.
         query = (
             f"{'/' if url.endswith('/') else ''}?RequestType={request_type}"
             f"&Parameters={quote(compact_json(parameters), safe='')}"
@@ -127,7 +127,7 @@ def _is_address(address: object, schemes: set[str]) -> bool:
 
 
 def _require_address(address: str, schemes: set[str], router_url: str, settings: Settings) -> None:
-    """Refuse an address that is none, or that would carry the keys in the open when the router's did not."""
+    """Refuse an invalid address, or one that would carry the keys unencrypted when the router's did not."""
     parts = urlsplit(address) if _is_address(address, schemes) else None
     is_plain = parts is not None and not (parts.query or parts.fragment or parts.username)
     if parts is None or not is_plain or not all("!" <= char <= "~" for char in address):
@@ -138,10 +138,10 @@ def _require_address(address: str, schemes: set[str], router_url: str, settings:
 
 
 def require_router(router_url: str, settings: Settings) -> None:
-    """Refuse an address that is none, or that the keys would reach unencrypted.
+    """Refuse an invalid address, or one that the keys would be sent to unencrypted.
 
     Raises:
-        UsageError: it is no http(s):// address, or http:// and not this machine.
+        UsageError: it is not an http(s):// address, or is http:// and not on this machine.
     """
     if not _is_address(router_url, {"https", "http"}):
         raise UsageError("give an absolute address such as https://router.example/service/", argument="router_url")

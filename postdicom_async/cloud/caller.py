@@ -1,4 +1,4 @@
-"""Makes a general operation of the Cloud API for one user: check, write, send, read. The only place that does."""
+"""Calls the general operations of the Cloud API for one user: check, write, send, read. Nothing else does."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class CloudCaller(VendorCaller[CloudOperation]):
 
     @property
     def user(self) -> User:
-        """The user in whose name everything is done.
+        """The user on whose behalf all calls are made.
 
         Raises:
-            UsageError: the account has several and none was named, or none of that name.
+            UsageError: the account has several users and none was chosen, or it has none of that name.
             ProtocolError: the service gave it no UUID.
         """
         user = choose("user", self.connection.account.users, self._user)
@@ -53,9 +53,9 @@ class CloudCaller(VendorCaller[CloudOperation]):
         return user
 
     def _institution(self, given: object) -> object:
-        """Return the UUID of the institution that is meant: by its name, or the user's only one where none is given.
+        """Return the UUID of an institution given by name, or of the user's only one if none is given.
 
-        A UUID is returned as it is, for the checks that follow: an order may belong where the user does not work.
+        A UUID is returned as it is and checked later: an order may belong to an institution that is not the user's.
         """
         is_name = isinstance(given, str) and not is_uuid(given)
         return choose(_INSTITUTION, self.user.institutions, given).identity if given is None or is_name else given
@@ -71,10 +71,10 @@ class CloudCaller(VendorCaller[CloudOperation]):
         *,
         path: tuple[str, ...],
     ) -> Results[_Answer]:
-        """Return what a search finds, each once, told apart by the field ``key``.
+        """Return the objects a search finds, each once, identified by the field ``key``.
 
-        Arguments are checked at once; the request is made as the results are read. ``path`` names the list in the
-        answer, and what it lies in.
+        Arguments are checked at once; the request is made as the results are read. ``path`` leads to the list
+        inside the answer.
         """
         operation = self.operation(name)
         values = self.checked(operation, given)
@@ -92,7 +92,7 @@ class CloudCaller(VendorCaller[CloudOperation]):
         return [kind(item) for item in _objects(operation, await self._send(operation, {}), ())]
 
     def checked(self, operation: CloudOperation, given: Mapping[str, object]) -> Values:
-        """Return checked values of a call; an institution that must be given defaults to the user's only one."""
+        """Return checked values of a call; a required institution defaults to the user's only one."""
         if any(one.argument == _INSTITUTION for one in operation.parameters):
             given = {**given, _INSTITUTION: self._institution(given.get(_INSTITUTION))}
         return super().checked(operation, given)
@@ -114,7 +114,7 @@ class CloudCaller(VendorCaller[CloudOperation]):
 
 
 class CloudFacade:
-    """A group of operations. A method passes on everything that it was given, as its ``locals()``."""
+    """A group of operations. Each method passes on all its arguments, as its ``locals()``."""
 
     def __init__(self, caller: CloudCaller) -> None:
         self._caller = caller
@@ -124,15 +124,15 @@ _MISSING = object()
 
 
 def _objects(operation: CloudOperation, found: Content, path: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the list that lies where ``path`` leads in an answer; without a path, or where it ends, any list there is.
+    """Return the list at ``path`` in an answer; without a path, or where it leads nowhere, any list there is.
 
-    That there is none at all is no empty list: something would be lost silently.
+    No list at all does not count as an empty one: results would be lost silently.
     """
     place: Any = found
     for name in path:
         value = _field(place, name)
         if value is None or (value is _MISSING and place is not found):
-            return []  # said to be nothing
+            return []  # explicitly empty
         if value is _MISSING:
             break
         place = value
@@ -147,14 +147,14 @@ def _field(found: Any, name: str) -> Any:
     return next((value for key, value in fields if key.lower() == name.lower()), _MISSING)
 
 
-# --- who and where is meant ------------------------------------------------------------------------------------------
+# --- choosing by UUID or name ----------------------------------------------------------------------------------------
 
 
 _Some = TypeVar("_Some", Institution, User)
 
 
 def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:
-    """Return the one that is meant, by its UUID or its name; without either, the only one there is.
+    """Return the one with this UUID or name; without either, the only one there is.
 
     Raises:
         UsageError: none or several could be meant; the message names the argument.

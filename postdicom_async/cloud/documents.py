@@ -1,8 +1,8 @@
 """Documents to the Cloud API: attached to an order, one file and one part at a time, on the main socket.
 
-How it looks on the wire is the JavaScript library's. That library repeats a large document's whole content with every
-part; here each part is sent once, unless ``CloudWire.documents_as_script`` asks for the other (assumed: the service
-puts together what it gets).
+The messages are the JavaScript library's. That library repeats a large document's whole content with every part; here
+each part is sent once, unless ``CloudWire.documents_as_script`` asks for the library's way (assumed: the service joins
+the parts it receives).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class DocumentUpload:
         """Send everything; return one outcome a file.
 
         Raises:
-            PostdicomError: the service cannot be worked with. ``report`` on it says what had been attached by then.
+            PostdicomError: the service cannot be used. Its ``report`` says what had been attached by then.
         """
         started = time.monotonic()
         found = [one async for batch in read_paths(sources, self._look) for one in batch]
@@ -122,7 +122,7 @@ class DocumentUpload:
     # --- one file ------------------------------------------------------------------------------------------------
 
     async def _settled(self, one: _Document, problem: PostdicomError | None) -> tuple[Outcome, PostdicomError | None]:
-        """Return what became of a document, and what ends the upload, if something has by now."""
+        """Return a document's outcome, and the error that ends the upload, if there is one by now."""
         if problem is not None:
             return _not_sent(one, problem), problem
         try:
@@ -157,7 +157,7 @@ class DocumentUpload:
         return self._ended(one, error)
 
     def _ended(self, one: _Document, error: PostdicomError) -> Outcome:
-        """Return the outcome of a document that will not be sent again: nothing is attached before its last part."""
+        """Return the outcome of a document given up on: it is attached only with its last part."""
         if status_after(error) is Status.FAILED:
             return _outcome(one, Status.FAILED, error.reason or error.message)
         if self._may_be_there:
@@ -175,13 +175,13 @@ class DocumentUpload:
                 data = await anext(parts)
                 is_last = number == total - 1
                 if is_last:
-                    await anext(parts, None)  # at its end a file that changed is noticed, and so never completed
+                    await anext(parts, None)  # a changed file is noticed at its end, so it is never completed
                 yield self._fields(one, attempt, number, total, data if whole else None), whole or data, is_last
 
     def _fields(
         self, one: _Document, attempt: Attempt, number: int, total: int, buffer: bytes | None
     ) -> dict[str, Any]:
-        """Return a part's fields in the JavaScript library's order; it leaves two out where one part holds the file."""
+        """Return a part's fields in the JavaScript library's order, which omits two if one part holds the file."""
         several = one.body.length >= self._wire.part_bytes
         fields: dict[str, Any] = {
             "FileIndex": attempt.file_index,
@@ -197,7 +197,7 @@ class DocumentUpload:
         return {name: value for name, value in fields.items() if value is not None}
 
     async def _send(self, one: _Document, attempt: Attempt, fields: dict[str, Any], data: bytes) -> None:
-        # A part may not go on in another session than its document was begun in.
+        # All parts of a document must be sent in the session in which it was begun.
         socket = await self._session.connection.socket_of(attempt.account_session_uuid)
         envelope = await self._session.send(attempt, FileUploadType.PROCESS_DOCUMENTS, fields, data=data, socket=socket)
         if envelope.refusal is not None:
@@ -218,7 +218,7 @@ def _not_sent(one: _Document, problem: PostdicomError) -> Outcome:
     return _outcome(one, Status.FAILED, f"not sent: {problem.message}")
 
 
-# --- what may be attached --------------------------------------------------------------------------------------------
+# --- types of documents ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +227,8 @@ class DocumentType:
 
     Attributes:
         name: as people call it.
-        media_type: as a browser names it, which is what the service is told.
-        endings: of file names, in lower case.
+        media_type: as a browser names it; sent to the service.
+        endings: file name extensions, in lower case.
     """
 
     name: str
@@ -249,10 +249,10 @@ _BY_ENDING: Final = {ending: kind for kind in _BY_BEGINNING.values() for ending 
 
 
 def type_by_content(beginning: bytes) -> DocumentType | None:
-    """Return what a file is that begins so (1 KiB is enough); None when it is no document."""
+    """Return the type of a file that begins like this (1 KiB is enough); None if it is not a document."""
     return next((kind for form, kind in _BY_BEGINNING.items() if form.match(beginning)), None)
 
 
 def type_by_name(name: str) -> DocumentType | None:
-    """Return what a file is called to be; None when its name says nothing of the kind."""
+    """Return the type that a file's name claims; None if it claims none."""
     return _BY_ENDING.get(name.rpartition(".")[2].lower()) if "." in name else None

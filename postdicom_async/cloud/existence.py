@@ -1,9 +1,9 @@
-"""What the service has already: asked for by UIDs and patient (23/2), and put into the upload's folder (17/8).
+"""Files the service already has: asked for by UIDs and patient (23/2), and added to the upload's folder (17/8).
 
-An upload asks as rarely as the JavaScript library does. After "no" for the first file of a study none of its others is
-asked for; after "yes" each of them is, and always each that is anonymised under its original's UID. `Existence` holds
-what was answered for each study, of the last 10,000; of one that is forgotten another file is asked for. A yes says
-nothing about the content: the file that is there may be another one with this UID.
+An upload asks as rarely as the JavaScript library does. After "no" for the first file of a study it does not
+ask for the others; after "yes" it asks for each. Files anonymised under their original UIDs are always asked for.
+`Existence` holds the answers for the last 10,000 studies; for a forgotten one it asks again. A yes says nothing about
+the content: the service may have a different file with this UID.
 """
 
 from __future__ import annotations
@@ -55,24 +55,24 @@ class Existence:
         self._asking: dict[str, anyio.Lock] = {}
 
     async def of(self, instance: Usable) -> Held | None:
-        """Return what is said of this file; None where its study is known to be new.
+        """Return the answer for this file; None if its study is known to be new.
 
         Raises:
             LocalFileError: the file cannot be read any more.
             PostdicomError: the service cannot be reached.
         """
         study = instance.header.uids.study_instance_uid
-        if instance.keeps_uid:  # its original may be the only one there, and would pass for it later
+        if instance.keeps_uid:  # only the original may be there, and would later pass for the copy
             return await self.asked(instance)
         if study not in self._known:
             async with self._asking.setdefault(study, anyio.Lock()):
-                if study not in self._known:  # the first file of a study is asked for; the others wait for its answer
+                if study not in self._known:  # ask for the first file of a study; the others wait for that answer
                     return await self._noted(study, instance)
         return await self._noted(study, instance) if self._known[study] else None
 
     async def _noted(self, study: str, instance: Usable) -> Held | None:
         held = await self.asked(instance)
-        self._asking.pop(study, None)  # whoever still waits for it finds the answer
+        self._asking.pop(study, None)  # those still waiting for it find the answer
         self._known.pop(study, None)
         self._known[study] = held is not None
         if len(self._known) > _MOST_STUDIES:
@@ -80,7 +80,7 @@ class Existence:
         return held
 
     async def asked(self, instance: Usable) -> Held | None:
-        """Ask; an answer that does not say yes is a no. Raises as `of` does."""
+        """Ask; any answer but yes is a no. Raises like `of`."""
         study, series, sop = instance.header.uids
         identity = await read_identity(instance.body)
         fields: Mapping[str, Any] = {
@@ -104,14 +104,14 @@ class Existence:
 
 
 _CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = tags_of("SpecificCharacterSet PatientName PatientID")
-# What may tell who a patient is and is short enough to be repeated in the reason of a refusal.
+# Elements that may identify a patient and are short enough for a refusal to quote them.
 _PRIVATE = frozenset(
     tags_of(
         "AccessionNumber InstitutionName InstitutionAddress ReferringPhysicianName StudyDescription PatientName"
         " PatientID PatientBirthDate OtherPatientIDs OtherPatientNames PatientAddress PatientTelephoneNumbers"
     )
 )
-_SCRIPT_SPACE = "\t\n\v\f\r \xa0"  # what JavaScript trims, as far as Latin-1 has it
+_SCRIPT_SPACE = "\t\n\v\f\r \xa0"  # the characters of Latin-1 that JavaScript trims
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Identity:
     Attributes:
         name_bytes: Patient's Name as the JavaScript library reads it: bytes as Latin-1, whatever the character set.
         id_bytes: Patient ID, likewise.
-        private: what must not show in the service's words.
+        private: texts that must not appear in messages of the service.
     """
 
     patient_name: str = field(repr=False)
@@ -132,10 +132,10 @@ class Identity:
 
 
 async def read_identity(body: Body) -> Identity:
-    """Return whose file it is, from the beginning of what will be sent.
+    """Return whose file it is, read from the beginning of the data to be sent.
 
     Raises:
-        LocalFileError: it cannot be read, or is not what it was.
+        LocalFileError: it cannot be read, or has changed.
     """
     beginning, values = b"", dict[int, bytes]()
     async with aclosing(body.open()) as pieces:
@@ -151,7 +151,7 @@ async def read_identity(body: Body) -> Identity:
         values.get(tag, b"").partition(b"\0")[0].decode("latin-1").strip(_SCRIPT_SPACE)
         for tag in (_PATIENT_NAME, _PATIENT_ID)
     )
-    # Bytes read as Latin-1 may be control characters, which the reason of a refusal shows as spaces.
+    # Bytes read as Latin-1 may be control characters, which a refusal's reason shows as spaces.
     as_lines = [
         " ".join("".join([char if char.isprintable() else " " for char in text]).split())
         for text in (name_bytes, id_bytes)
@@ -169,7 +169,7 @@ _MOST_TRIES = 3
 
 
 class FolderEntry:
-    """The folder of one upload: orders whose files need not be sent are put into it all the same, each once."""
+    """The folder of one upload: orders whose files need not be sent are added to it too, each once."""
 
     def __init__(self, caller: CloudCaller, folder_uuid: str) -> None:
         self._caller = caller
@@ -178,7 +178,7 @@ class FolderEntry:
         self._ends: dict[str, PostdicomError | None] = {}
 
     async def add_order(self, held: Held) -> PostdicomError | None:
-        """Put the order of a file that is there into the folder; return why that was not possible."""
+        """Add the order of an existing file to the folder; return the error if that failed."""
         order = held.patient_order_uuid or ""
         given = {
             "institution_uuid": held.institution_uuid,
@@ -192,7 +192,7 @@ class FolderEntry:
 
         async with self._asking:
             if order not in self._ends:
-                # Repeated like a read: that an order is put into a folder twice changes nothing.
+                # Repeated like a read: adding an order to a folder twice changes nothing.
                 try:
                     await self._caller.connection.repeated(_OPERATION, Repeat.READ, attempt, at_most=_MOST_TRIES)
                     self._ends[order] = None

@@ -31,11 +31,11 @@ class CloudShares(CloudFacade):
     ) -> ShareLink:
         """Create a link to orders (JavaScript library: ``CreateQuickShareLink``, ``…WithExpireDate``).
 
-        Anyone with it can look, for ever if ``expires`` is None.
+        Anyone with the link can view them, for ever if ``expires`` is None.
 
         Raises:
-            UsageError: a password is given: the Cloud API has none for such links, and leaving it out would open to
-                everybody what was to be protected. Share by e-mail, or share a folder, instead.
+            UsageError: a password is given: the Cloud API has none for such links, and dropping it silently would open
+                to everybody what was meant to be protected. Share by e-mail, or share a folder, instead.
         """
         if is_given(password):
             message = "the Cloud API has no password for links to orders; use share_by_email or folders.share"
@@ -52,7 +52,7 @@ class CloudShares(CloudFacade):
         password: str | None = None,
         downloadable: bool = False,
     ) -> ShareLink:
-        """As `create_link`: what are two operations of the DICOMweb API is one here."""
+        """Do what `create_link` does: the two operations of the DICOMweb API are one here."""
         return await self.create_link(
             patient_order_uuids, expires=expires, password=password, downloadable=downloadable
         )
@@ -76,14 +76,14 @@ class CloudShares(CloudFacade):
 
 
 def _require_day(title: str, expires: object) -> None:
-    """Refuse empty text: taken for nothing, the link would be open for ever."""
+    """Refuse empty text: read as no date, it would leave the link open for ever."""
     if expires is not None and not is_given(expires):
         raise UsageError("must be given", argument="expires", operation=title)
 
 
 @public_face
 class CloudView(CloudFacade):
-    """Links to look at images. Each works only from the IP address that asked for it (documented).
+    """Links for viewing images. Each works only from the IP address that asked for it (documented).
 
     Every method raises as those of `CloudOrders` do.
     """
@@ -163,7 +163,7 @@ class CloudNodes(CloudFacade):
 
 @public_face
 class CloudUsers(CloudFacade):
-    """Operations on users. The fields of what they list are in ``raw``; few are known."""
+    """Operations on users. All fields of the listed objects are in ``raw``; few are known."""
 
     async def all(self) -> list[User]:
         """Return the account's users (JavaScript library: ``GetUserList``)."""

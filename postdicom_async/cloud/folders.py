@@ -54,7 +54,7 @@ class CloudFolders(CloudFacade):
     ) -> VendorAnswer:
         """Change a folder's name, its description or both (JavaScript library: ``UpdateFolderWithJSON``).
 
-        None and empty text leave what there is.
+        None or empty text leaves the old value.
 
         Raises:
             UsageError: neither is given.
@@ -95,7 +95,7 @@ class CloudFolders(CloudFacade):
     ) -> ShareLink:
         """Share a folder by a link (JavaScript library: ``ShareFolderWithURL``); ``expires`` must be given here.
 
-        Without a password, anyone with the link can look.
+        Without a password, anyone with the link can view it.
         """
         return await self._caller.call("folders.share", ShareLink, locals())
 
@@ -128,10 +128,10 @@ class CloudFolders(CloudFacade):
         description: str | None = None,
         downloadable: bool = False,
     ) -> ShareLink:
-        """Return a link by which images can be uploaded into a folder, to belong to the institution.
+        """Return a link for uploading images into a folder; they will belong to the institution.
 
-        JavaScript library: ``ShareFolderToUploadWithUrl``, which must have the institution; it is documented without,
-        see ``CloudWire.upload_share_has_institution``.
+        JavaScript library: ``ShareFolderToUploadWithUrl``, which requires the institution; the documentation has
+        none, see ``CloudWire.upload_share_has_institution``.
         """
         return await self._share_to_upload("folders.share_to_upload", ShareLink, locals())
 
@@ -172,7 +172,7 @@ class CloudFolders(CloudFacade):
     ) -> VendorAnswer:
         """Share a folder with users of the account (JavaScript library: ``ShareFolderWithAccountUser``).
 
-        Whether they may download is documented and not in the public copy of that library; None says nothing of it.
+        ``downloadable`` is documented but missing in the public copy of that library; None leaves it out.
         """
         return await self._caller.call("folders.share_with_users", VendorAnswer, locals())
 

@@ -114,7 +114,7 @@ class Response:
 
 
 def addressed_to(frame: bytes) -> tuple[int, int] | None:
-    """Return a frame's message type and the id of the request it answers; None when it is too short for them."""
+    """Return a frame's message type and the id of the request it answers; None if it is too short."""
     if len(frame) < _ADDRESS.size:
         return None
     message_type, _server_id, requested_id = _ADDRESS.unpack_from(frame)
@@ -124,7 +124,7 @@ def addressed_to(frame: bytes) -> tuple[int, int] | None:
 def decode_response(frame: bytes) -> Response:
     """Return what a response frame says; bytes after its last field are ignored.
 
-    A length of zero or less is an empty text, of which only the length is there.
+    A length of zero or less stands for an empty text; no bytes follow it.
 
     Raises:
         ProtocolError: the frame ends inside a field.
@@ -157,7 +157,7 @@ def _cut() -> ProtocolError:
     return ProtocolError("a frame ends inside one of its fields")
 
 
-# --- what is written in them ----------------------------------------------------------------------------------------
+# --- contents of requests -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def compact_json(fields: Mapping[str, Any], keys: Keys | None = None) -> bytes:
     return json.dumps({**fields, **tail}, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-# --- what an answer says ---------------------------------------------------------------------------------------------
+# --- contents of answers ---------------------------------------------------------------------------------------------
 
 
 _NO_REASON: Final = "no reason given"
@@ -191,9 +191,9 @@ class Envelope:
     """What an answer says. Its ``repr`` shows nothing of it.
 
     Every answer is a JSON object with ``ResponseCode``, 1 for success, and ``ResponseMessage``: a text, or an object
-    that may hold a ``Success`` of its own (JavaScript library). How a refusal looks is not known, so another code, a
-    ``Success`` that is false, or words where success has its code, are one. What has none of these says neither yes
-    nor no.
+    that may hold a ``Success`` of its own (JavaScript library). How a refusal looks is not known, so any other code, a
+    false ``Success``, or a text in place of the code counts as one. An answer with none of these says neither yes nor
+    no.
 
     Attributes:
         fields: the whole object.
@@ -223,7 +223,7 @@ class Envelope:
         return value if isinstance(value, str) and value else None
 
     def in_message(self, name: str) -> Any:
-        """Return a field of ``ResponseMessage``; None where that is no object or has none of that name."""
+        """Return a field of ``ResponseMessage``; None if that is not an object or lacks the field."""
         return self.message.get(name) if isinstance(self.message, dict) else None
 
 
@@ -237,7 +237,7 @@ def read_envelope(response: Response, *, code_decides: bool = True, flag_decides
         flag_decides: a frame whose success flag is not set is a refusal whatever its JSON says.
 
     Raises:
-        ProtocolError: it is not a JSON object; nobody can say what it means.
+        ProtocolError: it is not a JSON object, so its meaning is unknown.
     """
     found = parse(response.result)
     frame = response.message.decode("utf-8", "replace")
@@ -252,13 +252,13 @@ def read_envelope(response: Response, *, code_decides: bool = True, flag_decides
     says_success = isinstance(message, dict) and message.get("Success") is True
     if code == _SUCCESS or (says_success and not code_decides):
         return Envelope(found, message, None)
-    # The words of a frame that is flagged as a success are no refusal.
+    # The message of a frame flagged as a success is not a refusal.
     clear = code is not None or _reason(found, message, "" if response.success else frame) != _NO_REASON
     return Envelope(found, message, _reason(found, message, frame) if clear else None, unclear=not clear)
 
 
 def read_http_envelope(body: bytes) -> Envelope:
-    """Return what one of the HTTP requests of the session's bring-up answers; as `read_envelope`."""
+    """Return the answer to one of the HTTP requests that open a session; like `read_envelope`."""
     found = parse(body)
     if not isinstance(found, dict):
         raise _unreadable()
@@ -274,12 +274,12 @@ def _unreadable() -> ProtocolError:
 
 
 def _code_of(found: Mapping[str, Any]) -> float | None:
-    """Return the code, None where it is none; the text ``"1"`` is as good as the number, as in the vendor's library."""
+    """Return the code, None if it is not a number; the text ``"1"`` counts as one, as in the vendor's library."""
     code = found.get("ResponseCode")
     if isinstance(code, bool):
         return None
     try:
-        return float(code)  # type: ignore[arg-type]  # what is no number raises
+        return float(code)  # type: ignore[arg-type]  # raises for anything but a number
     except (TypeError, ValueError, OverflowError):
         return None
 

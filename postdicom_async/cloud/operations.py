@@ -25,8 +25,8 @@ class CloudOperation(Operation):
 
     Attributes:
         management_type: its number.
-        until: its number when ``expires`` is given, where that is another.
-        in_json: its fields that have a place in ``JsonParameters`` are written there.
+        until: its number when ``expires`` is given, if that differs.
+        in_json: whether fields that have a place in ``JsonParameters`` are written there.
     """
 
     management_type: int
@@ -149,7 +149,7 @@ def fields_of(operation: CloudOperation, values: Values, wire: CloudWire) -> dic
     Raises:
         UsageError: a value cannot be written as ``wire`` has it.
     """
-    # Which of the searches it is, is told by the dates that are there: those of the other may not be, even empty.
+    # The dates present select the search: those of the other one must be absent, not even empty.
     searches = {"", *(one.pair for one in operation.parameters if one.argument in values)}
     fields: dict[str, Any] = {}
     for one in operation.parameters:
@@ -168,7 +168,7 @@ def fields_of(operation: CloudOperation, values: Values, wire: CloudWire) -> dic
 def _nested(operation: CloudOperation, values: Values, wire: CloudWire) -> dict[str, Any]:
     """Return an order's or a folder's fields as ``JsonParameters``, at the JavaScript library's places.
 
-    Its public copy drops seven fields that the vendor documents; where they belong is assumed.
+    Its public copy drops seven fields that the vendor documents; their places are assumed.
     """
     is_order = operation.management_type == CREATE_ORDER_WITH_JSON.management_type
     groups = ("IdentityInformation", "StudyInformation", "OtherInformation") if is_order else ("IdentityInformation",)

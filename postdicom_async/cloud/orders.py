@@ -26,7 +26,7 @@ class CloudOrders(CloudFacade):
     """Operations on patient orders. A patient order is the service's record of one study of one patient.
 
     Every method raises `UsageError` before anything is sent when an argument is missing or malformed, and
-    `OutcomeUnknown` when something was sent that changes data and no answer came. UUIDs are of version 1 to 5
+    `OutcomeUnknown` when a change was sent and not answered. UUIDs are of version 1 to 5
     (JavaScript library). ``institution_uuid`` may be the institution's name too.
     """
 
@@ -52,15 +52,15 @@ class CloudOrders(CloudFacade):
     ) -> PatientOrder:
         """Create an order (JavaScript library: the three ``CreateOrderWith…Parameters``, or ``CreateOrderWithJSON``).
 
-        The last is used where the others cannot say it: without a scheduled time, or with a requesting physician.
-        Where the service then looks for the patient's complaints is assumed, see ``CloudWire.other_order_fields``.
+        The last is used where the others do not suffice: without a scheduled time, or with a requesting physician.
+        Where the service then expects the patient's complaints is assumed, see ``CloudWire.other_order_fields``.
 
         Dates are `date` or ``YYYY-MM-DD``, the scheduled time is `datetime` or ``YYYY-MM-DD HH:MM`` in the account's
         local time, or the day alone (`date` or ``YYYY-MM-DD``, see ``CloudWire.after_date_alone``), sex is ``M``, ``F``
         or ``O``.
         """
         given = {**locals()}
-        # The script's other ways must have a scheduled time, and have no place for a requesting physician.
+        # The script's other functions require a scheduled time and have no field for a requesting physician.
         in_json = not is_given(order_scheduled_datetime) or is_given(requesting_physician)
         return await self._caller.call(CREATE_ORDER_WITH_JSON if in_json else "orders.create", PatientOrder, given)
 

@@ -1,16 +1,16 @@
 """DICOM files to the Cloud API: in parts, over several sockets, one outcome each.
 
 A file is read part by part as sockets become free, so that memory holds no more than a part for each socket, whatever
-the size of the files. How an upload looks on the wire is the JavaScript library's. What it does when something goes
-wrong is not:
+the size of the files. On the wire an upload looks like the JavaScript library's. How errors are handled is our
+own:
 
-- After a lost answer the service is asked whether it has the file. Only if not is the file sent again, as a whole
+- After a lost answer, the service is asked whether it has the file. Only if it has not is the file sent again, whole
   and under a new number, so that its parts cannot be mixed up with those of the first attempt.
-- A yes to that question proves that the file is there, not since when. Where files that are there are skipped, it was
-  not there before, so it is STORED; where they are sent all the same, it is UNCONFIRMED.
-- A service that takes files and never answers ends the upload after a few files in a row: each costs many times the
-  patience for one answer.
-- However the upload ends, a file of which something may have left without an answer is UNCONFIRMED, never FAILED.
+- A yes proves that the file is there, not that this upload put it there. Where existing files are skipped, it was not
+  there before, so it is STORED; where they are sent all the same, it is UNCONFIRMED.
+- A service that takes files but never answers ends the upload after a few files in a row: each of them costs many
+  times the time-out of one answer.
+- However the upload ends, a file that may have been sent in part without an answer is UNCONFIRMED, never FAILED.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _OPERATION = "upload"
 _MOST_SOCKETS = 64
 _MOST_LOST = 3  # files in a row, for each socket
-_FILES_A_SOCKET = 2  # while one is sent, whether the service has another is asked
+_FILES_A_SOCKET = 2  # while one is sent, the service is asked whether it has the other
 
 
 _PERHAPS_THE_ORIGINAL = (
@@ -66,7 +66,7 @@ _Part: TypeAlias = "tuple[SocketSlot, FrameSocket, int, bytes]"
 class _Verdict:
     """What became of a file, and the order that holds it where the service named it.
 
-    ``temporary``: whether the same upload may end otherwise, as it may wherever an answer was lost.
+    ``temporary``: whether another try may end differently, as it may wherever an answer was lost.
     """
 
     status: Status
@@ -77,7 +77,7 @@ class _Verdict:
 
 @dataclass(slots=True)
 class _Sending:
-    """How far the file of that number is: whether something of it may have left that no answer has settled."""
+    """One file on its way, by number: whether parts of it may have been sent without a conclusive answer."""
 
     number: int
     may_have_left: bool = False
@@ -130,7 +130,7 @@ class CloudUpload:
         """Send everything; return one outcome a source.
 
         Raises:
-            PostdicomError: the service cannot be worked with. ``report`` on it says what had been stored by then.
+            PostdicomError: the service cannot be used. Its ``report`` says what had been stored by then.
         """
         self._session.total_bytes = await self._intake.measure(sources)
         try:
@@ -167,7 +167,7 @@ class CloudUpload:
         self._settle(file, verdict)
 
     def _cut_short(self, sending: _Sending) -> _Verdict:
-        """Return what is known of a file whose upload ended on the way."""
+        """Return what is known of a file whose upload was cut short."""
         why = "the upload ended" if self._end is None else self._end.message
         if sending.may_have_left:
             return _Verdict(Status.UNCONFIRMED, f"not confirmed: {why}")
@@ -203,16 +203,16 @@ class CloudUpload:
             if found is None:
                 lost = sending.may_have_left = False
                 try:
-                    async with self._sending:  # with one socket, a file is begun when the one before is through
+                    async with self._sending:  # with one socket, a file starts when the one before it is done
                         order = await self._send_file(instance, sending)
                 except Problem as problem:
-                    # A part that was refused or has not left is missing, whatever became of the others.
+                    # A part that was refused or never sent is missing, whatever became of the others.
                     lost = sending.may_have_left = problem.failure is Failure.LOST
                     ever_lost = ever_lost or lost
                     raise
 
         error = await self._session.until_done(attempt)
-        if error is not None and ever_lost:  # it may refuse in the end what it took at first, and knows of late
+        if error is not None and ever_lost:  # it may refuse a file that it took before and lists only later
             found = await self._found(instance)
         self._give_up_after_many_lost(error if lost and found is None else None)
         if found is not None and not self._skips:
@@ -222,13 +222,13 @@ class CloudUpload:
         return _Verdict(Status.STORED, patient_order_uuid=order) if error is None else _verdict_after(error)
 
     async def _found(self, instance: Usable) -> Held | None:
-        """Return what the service says of a file whose answer was lost; nothing where it is to be sent again."""
+        """Return what the service holds of a file whose answer was lost; None if it must be sent again."""
         held = await self._existence.asked(instance)
         needs_order = self._skips and self._folder is not None
         return None if held is None or (needs_order and not held.patient_order_uuid) else held
 
     def _give_up_after_many_lost(self, error: PostdicomError | None) -> None:
-        """End the upload when a service takes files and never answers: each costs many times the patience for one."""
+        """End the upload when the service takes files but never answers: each costs many answer time-outs."""
         self._lost_in_a_row = 0 if error is None else self._lost_in_a_row + 1
         if error is not None and self._lost_in_a_row >= _MOST_LOST * self._sockets:
             raise error
@@ -239,11 +239,11 @@ class CloudUpload:
         return _Verdict(status, reason, held.patient_order_uuid) if error is None else _verdict_after(error)
 
     async def _send_file(self, instance: Usable, sending: _Sending) -> str | None:
-        """Make one attempt at a file: every part once, under a number of its own. Return its order, if it was named.
+        """Make one attempt at a file: every part once, under a new number. Return its order, if one was named.
 
         Raises:
             Problem: a part was refused, or its answer was lost.
-            LocalFileError: the file cannot be read, or is not what it was; then its last part has not been sent.
+            LocalFileError: the file cannot be read or has changed; its last part has then not been sent.
         """
         attempt = await self._session.attempt()
         body, total = instance.body, -(-instance.body.length // self._part)
@@ -273,7 +273,7 @@ class CloudUpload:
             async with aclosing(self._loaded(body, total, attempt, taken)) as parts:
                 await for_each(parts, send, at_once=self._sockets)
         finally:
-            for slot in taken:  # its part was not answered; nothing else may follow it on that socket
+            for slot in taken:  # its part was not answered, so nothing else may use that socket
                 slot.cut()
                 self._pool.give_back(slot)
         return named
@@ -281,14 +281,14 @@ class CloudUpload:
     async def _loaded(
         self, body: Body, total: int, attempt: Attempt, taken: set[SocketSlot]
     ) -> AsyncGenerator[_Part, None]:
-        """Yield the parts of a file, each read when there is a slot for it."""
+        """Yield the parts of a file, each read once a slot is free for it."""
         async with aclosing(parts_of(body, self._part)) as parts:
             for number in range(total):
                 slot, socket = await self._pool.take(attempt.account_session_uuid)
                 taken.add(slot)
                 data = await anext(parts)
                 if number == total - 1:
-                    await anext(parts, None)  # at its end a file that changed is noticed, and so never completed
+                    await anext(parts, None)  # a changed file is noticed at its end, so it is never completed
                 yield slot, socket, number, data
 
 
@@ -300,7 +300,7 @@ async def parts_of(body: Body, size: int) -> AsyncGenerator[bytes, None]:
     """Yield a body in parts of exactly ``size`` bytes; only the last may be shorter, and none is empty.
 
     Raises:
-        LocalFileError: the body cannot be read, or has another length than it said.
+        LocalFileError: the body cannot be read, or its length is not the declared one.
     """
     held, left = bytearray(), body.length
     async with aclosing(body.open()) as pieces:

@@ -1,9 +1,9 @@
 """What uploads of the Cloud API share: their session, the numbers of their files, and one attempt at a message.
 
 An upload is announced under the account's session (23/1) and gets an id of its own. `UploadSession` holds both ids;
-only `_entered` changes them, one caller at a time, when the account's session has become another: then the upload is
-announced anew. An `Attempt` keeps the ids that it began with, so that no part of a file can reach a session that has
-not seen its first part.
+only `_entered` changes them, one caller at a time, when the account has a new session: the upload is then announced
+again. An `Attempt` keeps the ids that it began with, so that no part of a file can reach a session that has not seen
+its first part.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 KIB = 1024
 _REPEATS_OF_EACH = 4  # of the files under way at once, in a burst
-_MOST_REFUSALS = 3  # of one file; a reason that passes is rare, and one that does not costs as many waits
+_MOST_REFUSALS = 3  # of one file; few refusals are temporary, and each repeat costs a wait
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at one file. Its parts can be mixed up neither with another attempt's nor with another session's.
+    """One attempt at one file. Its parts cannot be mixed up with those of another attempt or session.
 
     Attributes:
-        session_uuid: of the upload, as the service knew it when the attempt began.
-        account_session_uuid: of the account's session that the upload was announced under.
-        file_index: a number that no other attempt in that session has, whichever upload it belongs to.
+        session_uuid: id of the upload when the attempt began.
+        account_session_uuid: id of the account's session under which the upload was announced.
+        file_index: a number unique within that session, across all uploads.
     """
 
     session_uuid: str
@@ -56,14 +56,14 @@ class Attempt:
 
 
 class UploadSession:
-    """One upload, as the service knows it. Announced when it is first needed, and anew when the account's session is.
+    """One upload, as the service knows it. Announced on first use, and again when the account has a new session.
 
     Attributes:
         connection: the account's session, and its sockets.
-        operation: the head of error messages.
-        budget: the repeats that are left to all files together.
-        institution_uuid: where what is uploaded will belong.
-        total_bytes: what will be uploaded, as it is announced.
+        operation: what error messages begin with.
+        budget: the repeats left for all files together.
+        institution_uuid: the institution that the uploaded files will belong to.
+        total_bytes: the announced size of the upload.
         patient_order_uuids: the orders that answers have named, at most ``most_orders``.
     """
 
@@ -74,7 +74,7 @@ class UploadSession:
         self._opening = anyio.Lock()
         self._opened_under = ""
         self._session_uuid = ""
-        # Of its own: when all sockets drop at once, as many files are repeated.
+        # A budget of its own: when all sockets drop at once, that many files are repeated.
         self.budget: RetryBudget = RetryBudget(max(self.connection.settings.retry.budget, at_once * _REPEATS_OF_EACH))
         self._at_once = at_once
         self._silences: dict[FileUploadType, int] = {}
@@ -90,7 +90,7 @@ class UploadSession:
 
         Raises:
             ServerError: the service refuses it.
-            Problem: the service cannot be reached; what waited for it has not left.
+            Problem: the service cannot be reached; nothing that waited for it was sent.
         """
         async with self._opening:
             account_session = await self.connection.session_uuid()
@@ -122,7 +122,7 @@ class UploadSession:
 
         Raises:
             ServerError: the service refuses the upload.
-            Problem: the service cannot be reached; nothing has left.
+            Problem: the service cannot be reached; nothing was sent.
         """
         uuid, account_session = await self._entered()
         return Attempt(uuid, account_session, self.connection.next_file_index(uuid))
@@ -141,7 +141,7 @@ class UploadSession:
         """Send one message of this upload once; return its answer, a refusal included.
 
         Raises:
-            Problem: no answer came, none that can be read, or a refusal because the session is gone.
+            Problem: there was no readable answer, or the session is gone.
         """
         head = {
             "SessionUniqueUuid": attempt.session_uuid,
@@ -185,7 +185,7 @@ class UploadSession:
                 self._silences[kind] = self._silences.get(kind, 0) + 1
                 return error
             error.operation = self.operation
-            return Problem(Failure.LOST, error)  # it was taken or not; nobody can read which
+            return Problem(Failure.LOST, error)  # unreadable: it may or may not have been accepted
 
         with translated((ProtocolError, Silence), problem_of):
             envelope = await self.connection.upload_call(
@@ -198,7 +198,7 @@ class UploadSession:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether the same silence was met so often in a row that it makes no sense to go on."""
+        """Whether so many files in a row met the same silence that there is no point in continuing."""
         most = self.connection.settings.retry.max_silences
         return any(
             times >= most * (self._at_once if kind is FileUploadType.PROCESS_FILE else 1)
@@ -208,12 +208,12 @@ class UploadSession:
     # --- what became of it ---------------------------------------------------------------------------------------
 
     def refused(self, refusal: str, private: Iterable[str] = ()) -> Problem:
-        """Return the problem of a part that the service did not take; ``private`` must not show in its words."""
+        """Return the problem of a part that the service refused; ``private`` must not appear in its message."""
         reason = self.shown(refusal, private)
         return Problem(Failure.REFUSED, ServerError("the service refused it", operation=self.operation, reason=reason))
 
     def shown(self, words: str, private: Iterable[str] = ()) -> str | None:
-        """Return the service's words without what is private."""
+        """Return the service's message without anything private."""
         return safe_reason(words, (*self.connection.secrets, *self._user.private, *private))
 
     async def until_done(
@@ -222,11 +222,11 @@ class UploadSession:
         """Run attempts at one file until one succeeds; return why there will be no other, None after a success.
 
         A refusal is repeated less often than a lost answer, and takes nothing from the budget of repeats: it is no sign
-        of an outage. Only the waits between attempts count against ``retry.max_seconds``: a large file takes as long as
-        it moves.
+        of an outage. Only the waits between attempts count against ``retry.max_seconds``: a large file may take as long
+        as its data keeps moving.
 
         Raises:
-            PostdicomError: the service cannot be reached any more; it makes no sense to go on with other files.
+            PostdicomError: the service cannot be reached any more; other files would fail too.
         """
         policy = _FilePolicy(self, may_repeat)
         try:
@@ -242,8 +242,8 @@ class _FilePolicy(Policy):
     """Decides after each attempt at one file.
 
     Attributes:
-        last: what became of the last attempt, when there is to be no other.
-        ends_upload: whether it makes no sense to go on with other files.
+        last: the error of the last attempt, once there will be no other.
+        ends_upload: whether there is no point in trying other files.
     """
 
     def __init__(self, session: UploadSession, may_repeat: Callable[[Problem], bool]) -> None:
@@ -258,7 +258,7 @@ class _FilePolicy(Policy):
         self._refused = 0
 
     def wait_after(self, problem: Problem) -> float | None:
-        """Return the seconds until the next attempt, None where a refusal or silence was met often enough."""
+        """Return the seconds until the next attempt; None after enough refusals or silences."""
         is_refusal = problem.failure is Failure.REFUSED
         self._refused += is_refusal
         is_over = not is_refusal and self._session.is_given_up
@@ -281,7 +281,7 @@ def status_after(error: PostdicomError) -> Status:
 
 
 def order_in(envelope: Envelope) -> PatientOrder:
-    """Return the order that an answer names; one without any field when it names none."""
+    """Return the order that an answer names; an order without fields if it names none."""
     order = envelope.in_message("PatientOrder")
     return PatientOrder(order if isinstance(order, dict) else {})
 

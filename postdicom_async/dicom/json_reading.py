@@ -2,12 +2,12 @@
 
 The items of a list at the top are given one by one; `data_set_in` says which of them are data sets.
 
-What it holds: the text of what is not read yet, and the values of the item being read. Small values are read by json's
+State: the text not read yet, and the values of the item being read. Small values are read by json's
 own scanner, which is fast but stops everything else meanwhile, in every thread; so it is never given more than a window
 of text. What does not fit in the window is read value by value, level by level. Whatever a server sends, one slice of
 work takes milliseconds, and an item is bounded in bytes, values and depth before it fills the memory.
 
-Of two members of one name the last counts, as everywhere in Python.
+Of two members with the same name the last one counts, as in Python's json.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"[-+.0-9eE]*")
 _STARTS_NUMBER = frozenset("-0123456789")
 _LITERALS = ("true", "false", "null")
-# Whole characters and escapes of a string. The two escapes of one character stay together, so that of the first alone
-# enough must follow to tell.
+# Whole characters and escapes of a string. A surrogate pair of escapes stays together, so the first alone must be
+# followed by enough text to tell.
 _IN_STRING = re.compile(
     r"""(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}"""
     r"""|\\u[dD][89abAB][0-9a-fA-F]{2}(?=[^\\]|\\u[0-9a-fA-F]{4}|\\[^u])(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)*+"""
@@ -66,18 +66,18 @@ _scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
 class JsonReader:
-    """Reads one text. `feed` it, then call `end`; each yields lists of items, empty ones too, after little work each.
+    """Reads one text. `feed` it, then call `end`; both yield lists of items, some empty, after small slices of work.
 
-    A list at the top is given item by item; an object is one item. ``largest`` bounds the characters of an item, with
-    what stands before it. Nothing at all has no items.
+    A top-level list is yielded item by item; an object is one item. ``largest`` bounds the characters of an item,
+    including those before it. An empty text has no items.
 
     Raises:
-        NotJson: it is not JSON, or deeper than `DEEPEST`.
-        EndsEarly: from `end`, when it stopped in the middle.
+        NotJson: it is not JSON, or is nested deeper than `DEEPEST`.
+        EndsEarly: from `end`, if the text is incomplete.
         TooMuch: an item is larger than ``largest``, or has more values than fit in memory.
 
     Attributes:
-        is_list: whether a list is at the top.
+        is_list: whether the top level is a list.
     """
 
     def __init__(self, *, largest: int) -> None:
@@ -88,22 +88,22 @@ class JsonReader:
         self._at = 0
         self._more: list[str] = []
         self._more_size = 0
-        self._need = 0  # characters from `_at` on, below which there is no use in trying again
+        self._need = 0  # characters from `_at` on without which trying again is pointless
         self._final = False
         self._spent = 0  # characters of this item that have left `_text`
         self._from = 0  # where this item's part of `_text` starts
         self._values = 0  # of this item, as far as it was read level by level
         self.is_list: bool = False
         self._open: list[dict[str, Any] | list[Any]] = []
-        self._keys: list[str] = []  # of the objects among those, and the one being read
+        self._keys: list[str] = []  # of the open objects, and the one being read
         self._is_in_string = False
-        self._string: list[str] = []  # as much of that as was read
+        self._string: list[str] = []  # the part of the string read so far
         self._items: list[Any] = []
         self._expected: Callable[[str, int], bool] = self._start
 
     @property
     def is_amid(self) -> bool:
-        """Whether something follows the last item that was given: part of another one, or a comma."""
+        """Whether anything follows the last item yielded: part of another, or a comma."""
         return self._expected not in (self._start, self._next, self._nothing) or bool(self._open)
 
     def feed(self, data: bytes) -> Iterator[list[Any]]:
@@ -113,7 +113,7 @@ class JsonReader:
             yield from self._read()
 
     def end(self) -> Iterator[list[Any]]:
-        """Say that nothing more comes; yield the items that this completes."""
+        """Signal the end of the text; yield the items that this completes."""
         self._final = True
         self._need = 0
         self._add(self._decoded(b""))
@@ -169,7 +169,7 @@ class JsonReader:
                 return False
         return True
 
-    # --- what may come next --------------------------------------------------------------------------------------
+    # --- grammar -------------------------------------------------------------------------------------------------
 
     def _start(self, text: str, at: int) -> bool:
         if text[at] == "{":
@@ -198,7 +198,7 @@ class JsonReader:
         return True
 
     def _scanned(self, text: str, at: int) -> tuple[Any, int]:
-        """Return a value and where it ends, -1 when it does not end in this text, or is none."""
+        """Return a value and where it ends; -1 if it is incomplete or not a value."""
         try:
             found, end = _scan(text, at)
         except json.JSONDecodeError:
@@ -209,7 +209,7 @@ class JsonReader:
             refused = NotJson("not JSON")
         else:
             number = _NUMBER.match(text, at) if text[at] in _STARTS_NUMBER else None
-            if number and number.end() == len(text):  # its next digit may be on the way
+            if number and number.end() == len(text):  # more digits may follow
                 if self._final and end < len(text):
                     raise EndsEarly("ends early")
                 end = end if self._final else -1
@@ -217,10 +217,10 @@ class JsonReader:
         raise refused
 
     def _part_of_value(self, text: str, at: int) -> bool:
-        """Go on with a value that does not end in this text: wait for more of it, or read it level by level."""
+        """Handle an incomplete value: wait for more of it, or read it level by level."""
         there = len(text) - at
         if not self._final and there < (_WINDOW if text[at] in '{["' else _LONGEST_TOKEN):
-            self._need = 2 * there  # not each time a byte has come
+            self._need = 2 * there  # not again for every byte that arrives
             return False
         if text[at] in "{[":
             self._enter({} if text[at] == "{" else [], at)
@@ -307,7 +307,7 @@ class JsonReader:
         return True
 
     def _put(self, found: Any) -> None:
-        """Put a complete value where it belongs: into what is open, or to the items."""
+        """Put a complete value where it belongs: into the open container, or among the items."""
         self._expected = self._next
         holder = self._open[-1] if self._open else None
         if isinstance(holder, dict):
@@ -337,13 +337,13 @@ _STRING = re.compile(rb'"[^"]*"')
 
 
 def _is_flat(text: str, at: int, end: int, levels: int) -> bool:
-    """Return whether a complete value has at most so many levels; a twentieth of the time that reading it takes."""
+    """Return whether a complete value has at most this many levels; takes a twentieth of the time to read it."""
     if end - at < 2 * levels:
         return levels > 0
     data = text[at:end].encode("utf-8", "surrogatepass")
     if b"\\" in data:
         data = _ESCAPE.sub(b"", data)
-    # Quotes and brackets are left. Whether a bracket stands in a string, only the number of quotes before it tells.
+    # Quotes and brackets are left. An odd number of quotes before a bracket means that it is inside a string.
     marks = data.translate(None, _OTHER_BYTES).replace(b'""', b"")
     if b'"' in marks:
         marks = _STRING.sub(b"", marks)
@@ -355,10 +355,10 @@ def _is_flat(text: str, at: int, end: int, levels: int) -> bool:
 
 
 def read_json(text: bytes) -> Any:
-    """Return the list or the object that a whole text is, None when it is empty. In a thread it lets others go on.
+    """Return the list or object in a whole text, None if it is empty. In a thread, it lets other threads run.
 
     Raises:
-        NotJson: it is not, as for `JsonReader`.
+        NotJson: as for `JsonReader`.
     """
     reader = JsonReader(largest=len(text) + 1)
     found = [item for part in (reader.feed(text), reader.end()) for items in part for item in items]
@@ -372,10 +372,10 @@ DicomJson: TypeAlias = dict[str, Any]
 
 
 class NotDicomJson(ValueError):
-    """The text is not JSON, or holds something that is no data set.
+    """The text is not JSON, or contains something other than data sets.
 
     Attributes:
-        found: what there is instead of a data set; None where the text is not JSON. It may hold anything.
+        found: the value in place of a data set; None if the text is not JSON. It may contain anything.
     """
 
     def __init__(self, message: str, *, found: object = None) -> None:
@@ -393,20 +393,20 @@ def objects_in(body: bytes) -> list[DicomJson]:
     reader = JsonReader(largest=len(body) + 1)
     with translated(NotJson, lambda error: NotDicomJson(str(error))):
         for items in chain(reader.feed(body), reader.end()):
-            found += [data_set_in(item) for item in items]  # at once: the first that is none ends the reading
+            found += [data_set_in(item) for item in items]  # at once: the first non-data set ends the reading
     return found
 
 
 def data_set_in(found: object) -> DicomJson:
-    """Return what JSON gave if it is a data set: an object of DICOM elements, at least one, and of nothing else.
+    """Return the JSON value if it is a data set: an object of one or more DICOM elements and nothing else.
 
-    An element is an object with its VR or a value, or an empty one, or null, under a tag of 8 hex digits; those of some
-    servers are lower-case and become upper-case. An error that a server writes as an object is none, an object without
-    elements neither: PS3.18 has none, and as a result it would say nothing. What stands inside an element is not looked
-    at: it is told when it is read.
+    An element is an object with a VR or a value, an empty object, or null, under a tag of 8 hex digits; lower-case
+    tags, which some servers send, become upper-case. An error written as an object is not a data set, nor is an object
+    without elements: PS3.18 has no such results, and it would say nothing. Element content is not checked here, but
+    when it is read.
 
     Raises:
-        NotDicomJson: it is none.
+        NotDicomJson: it is not one.
     """
     if not isinstance(found, dict) or not found:
         raise NotDicomJson("no data set", found=found)
@@ -429,7 +429,7 @@ _ELEMENT_KEYS = frozenset({"vr", "Value", "InlineBinary", "BulkDataURI"})
 
 @lru_cache(maxsize=4096)
 def _tag_in(key: str) -> str | None:
-    """Return the tag that 8 characters are; one text for all results, of which there may be many."""
+    """Return the tag in 8 characters; one shared string for all results, of which there may be many."""
     return key.upper() if _HEX.issuperset(key) else None
 
 

@@ -50,7 +50,7 @@ def relative_names(layout: Layout) -> Callable[[InstanceUids], RelativeName]:
 
 
 def known_folder(layout: Layout, study: str, series: str | None) -> RelativeName:
-    """Return the folder below which every instance of a study or series lies; empty where that cannot be told."""
+    """Return the folder that holds every instance of a study or series; empty if that cannot be determined."""
     if not isinstance(layout, str):
         return ()
     known = {"study": study, **({} if series is None else {"series": series})}
@@ -64,12 +64,12 @@ def known_folder(layout: Layout, study: str, series: str | None) -> RelativeName
 
 
 def tells_apart(layout: Layout, *, one_series: bool) -> bool:
-    """Return whether instances of one study, or of one series, certainly have names of their own."""
+    """Return whether instances of one study, or of one series, are certain to have distinct names."""
     if not isinstance(layout, str):
         return False
     parsed = list(string.Formatter().parse(layout))
     fields = [field for _, field, _, _ in parsed if field is not None]
-    # Two UIDs without a letter or the like between them could be split in two ways.
+    # Two UIDs with nothing between them but digits or dots could be split in two ways.
     apart = all(set(text) - _OF_UIDS for text, field, _, _ in parsed[1:] if field is not None)
     return apart and {"instance", "series" if not one_series else "instance"} <= set(fields)
 
@@ -104,7 +104,7 @@ def _checked(path: object) -> RelativeName:
 
 
 def _is_safe(name: str) -> bool:
-    # Most names are UIDs: what begins with a digit and holds nothing else can be no device and leave no folder.
+    # Most names are UIDs. A plain name begins with a digit, so it is no device name and cannot lead out of the folder.
     return (len(name) <= _LONGEST_NAME and _PLAIN_NAME.fullmatch(name) is not None) or _is_safe_though_odd(name)
 
 
