@@ -5,8 +5,8 @@ come: an element, item or fragment longer than what is left, a sequence or fragm
 deflated stream without its end. Whatever is not understood, or would take too long, counts as whole. So does a file
 that ends exactly between two elements of its data set, or up to three bytes after: such an end says nothing.
 
-The walk is made for every file that is sent. Its usual step, over an element of known length, is a tight loop over
-bytes that were read anyway; all else is rare.
+The walk is made for every file that is sent. The usual step, over an element of known length, is a tight loop over
+bytes that were read anyway; everything else is rare.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class _Walk:
         self._steps_left = _MOST_STEPS
         self._bytes_left = _MOST_READ
         self._form = _LITTLE
-        # What is open, and how its surroundings are written: only sequences and items of undefined length.
+        # The open sequences and items of undefined length, each with the encoding around it.
         self._inside: list[tuple[int, _Form]] = []
-        self._last = 0  # tag of the last element that is inside of nothing
+        self._last = 0  # tag of the last top-level element
 
     def file(self) -> None:
         """Walk the file meta information, then the data set in the transfer syntax it names."""
@@ -133,7 +133,7 @@ class _Walk:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def _hold(self, at: int, count: int) -> int:
-        """Hold ``count`` bytes from ``at``, less only at the end of the file; return where they are in what is held."""
+        """Hold ``count`` bytes from ``at``, fewer only at the end of the file; return their offset in the piece."""
         offset = at - self._start
         held = len(self._data)
         if offset >= 0 and (offset + count <= held or self._start + held >= self._size > at):
@@ -167,7 +167,7 @@ class _Walk:
                 return
             self._count(1)
             group, number, length = self._form.plain.unpack_from(head)
-            if group == 0:  # of messages, never of files (PS3.7 section 6.3): these are zeros as padding
+            if group == 0:  # used in messages, never in files (PS3.7 section 6.3): zeros as padding
                 raise Doubt
             tag = group << 16 | number
             at = self._delimiter(at, tag, length) if group == _DELIMITER_GROUP else self._element(at, tag, head)
@@ -191,7 +191,7 @@ class _Walk:
         else:
             vr, value_at = b"", at + 8
             (length,) = self._form.long.unpack_from(head, 4)
-            # An explicit header read as an implicit one: its VR would be part of a length, and a very wrong one.
+            # An explicit header read as an implicit one: its VR would be part of an absurd length.
             if length != UNDEFINED and value_at + length > self._size and head[4:6] in _VRS:
                 raise Doubt
         if length != UNDEFINED:
@@ -213,14 +213,14 @@ class _Walk:
         tag = group << 16 | number
         if vr in _SHORT_VRS:
             return tag, vr, length, at + 8
-        if vr not in _LONG_VRS or length:  # what would be a short length must be zero here
+        if vr not in _LONG_VRS or length:  # reserved bytes, which must be zero
             raise Doubt
         if len(head) < 12:
             raise _CutOff(f"it ends inside the header of {tag_text(tag)}")
         return tag, vr, self._form.long.unpack_from(head, 8)[0], at + 12
 
     def _is_credible(self, tag: int) -> bool:
-        """Return whether an element that does not fit is one, and not padding or a stray from a wrong length."""
+        """Return whether an element that does not fit is genuine, not padding or an effect of a wrong length."""
         in_order = bool(self._inside) or tag > self._last
         same_private_group = bool(tag >> 16 & 1) and tag >> 16 == self._last >> 16
         return in_order and (dictionary_vr(tag) != "UN" or same_private_group)
@@ -232,7 +232,7 @@ class _Walk:
             raise _CutOff(f"{what} {length} bytes, {there} are there")
 
     def _rest(self, rest: bytes) -> None:
-        """Judge what is too short for a header: padding, or the beginning of an element."""
+        """Judge bytes too few for a header: padding, or the beginning of an element."""
         if self._inside:
             raise _CutOff("a sequence has no end")
         if len(rest) < 4:
@@ -241,7 +241,7 @@ class _Walk:
         if self._is_credible(group << 16 | number):
             raise _CutOff("it ends inside the header of an element")
 
-    # --- what has no length --------------------------------------------------------------------------------------
+    # --- undefined lengths ---------------------------------------------------------------------------------------
 
     def _enter_sequence(self, at: int, vr: bytes) -> None:
         if self._form.explicit and vr not in (b"SQ", b"UN"):
@@ -261,7 +261,7 @@ class _Walk:
         end, outer = self._inside[-1] if self._inside else (0, self._form)
         if tag == ITEM and end == SEQUENCE_END:
             if length == UNDEFINED:
-                # Explicit all the same, as UN was read before CP-246: as implicit, the walk would run wild.
+                # Explicit VR after all, as UN was read before CP-246: a walk in implicit VR would go astray.
                 if self._form is _IMPLICIT and self._peek(at + 12, 2) in _VRS:
                     raise Doubt
                 self._inside.append((ITEM_END, self._form))
@@ -299,7 +299,7 @@ class _Walk:
             number += 1
 
     def _deflated(self, at: int) -> None:
-        """Inflate to the end of the stream, and keep nothing."""
+        """Inflate to the end of the stream, keeping nothing."""
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         packed, made = b"", 0
         while not inflater.eof:
@@ -307,7 +307,7 @@ class _Walk:
                 packed = self._peek(at, _DEFLATED_PIECE)
                 at += len(packed)
             at_end = not packed
-            new = len(inflater.decompress(packed, _DEFLATED_PIECE))  # what it holds back comes without more input
+            new = len(inflater.decompress(packed, _DEFLATED_PIECE))  # it may have more output without further input
             packed, made = inflater.unconsumed_tail, made + new
             if at_end and not new and not inflater.eof:
                 raise _CutOff("its deflated data set has no end")

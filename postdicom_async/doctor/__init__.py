@@ -1,1 +1,1 @@
-"""How an archive behaves, compared with what this package assumes of it: only reads, reported in words of our own."""
+"""How an archive behaves, compared with what this package assumes: it only reads, and reports in our own words."""

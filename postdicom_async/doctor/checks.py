@@ -1,7 +1,7 @@
 """The doctor's checks: what is assumed of an archive, the source of that assumption, and how to change it.
 
-The routes are walked, and a test holds the report against the fields of the dialect and of `Wire`, so that nothing that
-is assumed can be left out of it. Pure.
+All routes are covered, and a test compares the report with the fields of the dialect and of `Wire`, so that no
+assumption can be left out. Pure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Check:
     Attributes:
         key: the key of its finding.
         area: what it is about.
-        title: what is looked at.
+        title: what is examined.
         assumed: what the library assumes; empty if it accepts anything.
         marks: the sources of the assumption.
         switch: how to change it.
@@ -70,7 +70,7 @@ class Check:
 
 
 def checks_for(dialect: Dialect, other: Dialect, wire: Wire | None) -> list[Check]:
-    """Return the lines of a report, in order; ``wire`` is None where there are no operations of PostDICOM's."""
+    """Return the lines of a report, in order; ``wire`` is None for archives without PostDICOM's operations."""
     is_vendor = wire is not None
     samples = _SAMPLES if is_vendor else ()
     basic = "HTTP Basic" if is_vendor else ""
@@ -103,7 +103,7 @@ def _shapes(dialect: Dialect, other: Dialect, *, is_vendor: bool) -> Iterator[Ch
     marks = _SAMPLES if is_vendor else (Mark.STANDARD,)
     for route in dialect.routes if is_vendor else (Route.SEARCH_STUDIES, *_OTHER):
         if template := dialect.routes.get(route):
-            # A changed route may hold a part of somebody's address.
+            # A changed route may contain part of a private address.
             shape = template if stock.get(route) == template else "changed by the caller"
             switch = f"dialect=replace(POSTDICOM, routes={{**POSTDICOM.routes, Route.{route.name}: …}})"
             untried = _UNTRIED_ROUTES.get(route, "not tried")
@@ -115,7 +115,7 @@ def _shapes(dialect: Dialect, other: Dialect, *, is_vendor: bool) -> Iterator[Ch
 
 
 def _fields(dialect: Dialect, *, is_vendor: bool) -> list[Check]:
-    """Return a check for each field of the dialect but its name and routes, and what a search makes of filters."""
+    """Return a check for each field of the dialect but its name and routes, and for filters in searches."""
     change = "dialect=replace(POSTDICOM, {})" if is_vendor else "dialect=replace(DICOMWEB, {})"
     page_size = "Settings(limits=Limits(page_size=…))"
     pages, marks = (change.format("pages=False"), _GUESS) if is_vendor else (page_size, (Mark.STANDARD,))
@@ -185,7 +185,7 @@ def _operations(wire: Wire) -> list[Check]:
     """Return the checks of PostDICOM's operations, and one for each field of ``wire``."""
     here, table = Area.OPERATIONS, "postdicom/operations.py, one line each"
     header, known = "GET with parameters in a header", (*_SAMPLES, Mark.DOCUMENTED)
-    one_sample = (Mark.CS, Mark.DOCUMENTED)  # the Node sample has none of these
+    one_sample = (Mark.CS, Mark.DOCUMENTED)  # the Node sample lacks these
     ascii_only = "JSON in ASCII, with \\u escapes"
     names = "JSON or text; names of the service's JavaScript library"
     return [

@@ -1,7 +1,7 @@
 """The doctor: how an archive behaves, compared with what is assumed of it, in a report that can be attached to a bug.
 
-It only reads. The report is made of words of our own, numbers, and media types from a list: no patient data, UID, user
-name, address or text of the server's can get into it.
+It only reads. The report consists of our own words, numbers, and media types from a list: no patient data, UID, user
+name, address or server text can get into it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Finding:
 
     Attributes:
         area: what it is about.
-        check: what was looked at.
+        check: what was examined.
         verdict: whether it is as assumed.
         found: what was seen.
         assumed: what the library assumes; empty if nothing.
-        marks: where that is from: documented, C# sample, Node sample, PS3.18, assumed.
+        marks: the sources of the assumption: documented, C# sample, Node sample, PS3.18, assumed.
         switch: how to change what is assumed.
     """
 
@@ -60,7 +60,7 @@ class Diagnosis:
         about: versions, system, transport and dialect.
         findings: in order.
         problem: why the archive cannot be used with these settings; None if it can.
-        tried: whether anything was found in it to try searches and retrieves on.
+        tried: whether it holds anything to try searches and retrieves on.
     """
 
     about: dict[str, str]
@@ -107,7 +107,7 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
         "python": platform.python_version(),
         "system": platform.system(),
         "transport": archive.transport_name,
-        "dialect": dialect.name if dialect.name in DIALECTS else "custom",  # a name of the caller's may be anything
+        "dialect": dialect.name if dialect.name in DIALECTS else "custom",  # a caller's own name may be anything
     }
     findings: list[Finding] = []
     for check in checks_for(dialect, other, wire):
@@ -117,7 +117,7 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
 
 
 async def _try(probes: list[Probe], examination: Examination) -> PostdicomError | None:
-    """Try one after the other; return the first problem that keeps the archive from being used."""
+    """Run the probes in order; return the first problem that makes the archive unusable."""
     lost = 0
     for probe in probes:
         try:
@@ -127,5 +127,5 @@ async def _try(probes: list[Probe], examination: Examination) -> PostdicomError 
             if probe.essential or lost == _PATIENCE:
                 return examination.problem or error
         except PostdicomError:
-            continue  # what it was about stays unknown; an essential probe has noted the problem itself
+            continue  # its findings stay unknown; an essential probe has noted the problem itself
     return examination.problem

@@ -1,7 +1,7 @@
 """What the doctor knows so far, how it asks, and what it keeps of an answer.
 
-An `Examination` holds UIDs and a data set for the next requests; none of that goes into the report. What does go there
-is filed by `Examination.note`, under the key of a check, in words of our own: never what a server wrote.
+An `Examination` holds UIDs and a data set for the next requests; none of that goes into the report. Findings are filed
+by `Examination.note`, under the key of a check, in our own words: never text from a server.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Verdict(StrEnum):
 
 
 class Probe(NamedTuple):
-    """Some requests that belong together; an archive that breaks the connection during an essential one is no use."""
+    """Requests that belong together; an archive that breaks the connection during an essential probe is unusable."""
 
     ask: Callable[[], Awaitable[None]]
     essential: bool = False
@@ -60,14 +60,14 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """What is kept of an answer: numbers and words of ours, and data sets for the next request.
+    """The kept part of an answer: numbers, our own words, and data sets for the next request.
 
     Attributes:
         status: the HTTP status.
-        type: its media type if it is a known one.
+        type: its media type, if known.
         has_reason: whether ``X-Error-Reason`` was there.
-        has_warning: whether ``Warning`` was.
-        items: the data sets of a search's answer, None when it was none.
+        has_warning: whether ``Warning`` was there.
+        items: the data sets of a search's answer, None if it was not one.
     """
 
     status: int
@@ -102,7 +102,7 @@ def results_text(count: int) -> str:
 
 
 def known_type(content_type: str | None) -> str:
-    """Return a media type if it is a known one, else words that say that it is not."""
+    """Return a media type if it is known, else words that say it is not."""
     essence = parse_media_type(content_type).essence
     return essence if essence in _KNOWN_TYPES else ("another type" if essence else "no type")
 
@@ -113,18 +113,18 @@ def made_up_uid() -> str:
 
 
 class Examination:
-    """What is known so far, and the way to ask; the probes fill it in, one after the other.
+    """The knowledge so far, and the means to ask; the probes add to it one after the other.
 
     Attributes:
         found: verdict and words by the key of a check.
-        uids: a study, one of its series and an instance of that, by ``study``, ``series`` and ``instance``.
+        uids: a study, one of its series and one of its instances, by ``study``, ``series`` and ``instance``.
         study: that study, as the archive lists it.
-        problem: why the archive cannot be used.
+        problem: why the archive is unusable.
         dialect: the family it is taken for.
         other: another family, whose shapes are tried as well.
         page_size: results in a page.
-        session: with all the repeats the caller allows.
-        once: without repeats: the first answer of the archive is what counts here.
+        session: the session with all the repeats that the caller allows.
+        once: the session without repeats, where the archive's first answer counts.
     """
 
     def __init__(self, session: Session, dialect: Dialect, other: Dialect) -> None:
@@ -141,7 +141,7 @@ class Examination:
         self.once: Session = session.with_settings(replace(settings, retry=Retry(max_attempts=1), timeouts=timeouts))
 
     def note(self, key: str, verdict: Verdict | bool, found: str) -> None:
-        """File a finding; True stands for as assumed, False for otherwise."""
+        """File a finding; True means as assumed, False otherwise."""
         if isinstance(verdict, bool):
             verdict = Verdict.AS_ASSUMED if verdict else Verdict.OTHERWISE
         self.found[key] = (verdict, found)

@@ -1,4 +1,4 @@
-"""The doctor's requests to PostDICOM's own operations: the three that read, and how they want to be written."""
+"""The doctor's requests to PostDICOM's own operations: the three that read, and the form that they accept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ORDER_NAMES: Final = frozenset({"PatientOrderUuid", "PatientName", "OtherPatien
 
 
 class OperationProbes:
-    """What can be tried on PostDICOM's service alone."""
+    """Probes for PostDICOM's service only."""
 
     def __init__(self, examination: Examination, wire: Wire) -> None:
         self._exam = examination
@@ -41,7 +41,7 @@ class OperationProbes:
 
     @property
     def probes(self) -> list[Probe]:
-        """What to try, in order."""
+        """The probes, in order."""
         return [
             Probe(self._folders),
             Probe(self._names),
@@ -67,7 +67,7 @@ class OperationProbes:
                 return
 
     async def _names(self) -> None:
-        """Search for a folder that is not there, by a name in several scripts, and with a true boolean."""
+        """Search for a nonexistent folder, by a name in several scripts, and with a true boolean."""
         name = f"{_IN_MANY_SCRIPTS} {uuid4()}"
         status, kind, found = await self._call("folders.search", {"name": name, "with_orders": True})
         worked = _is_fine(status, found)
@@ -75,20 +75,20 @@ class OperationProbes:
         self._note("wire true", worked or Verdict.UNKNOWN, "taken" if worked else "not told")
 
     async def _orders(self) -> None:
-        """Search for the orders of one day: that of the study at hand."""
+        """Search for the orders of one day: the date of the known study."""
         day = _day_of(first_value(self._exam.study, JSON_TAG["StudyDate"]))
         given = {"study_date_from": day, "study_date_to": day} if day else {"patient_id": str(uuid4())}
         status, kind, found = await self._call("orders.search", given)
         worked = _is_fine(status, found)
         self._note("orders", worked, _told(status, kind, found))
-        if self._wire.sends_empty:  # else a list that is not given is not written
+        if self._wire.sends_empty:  # otherwise absent lists are left out
             self._note("wire absent_list", *await self._absent_list(given, taken=worked))
         if worked:
             self._note("order answer", *_names_of(found, _ORDER_NAMES))
             self._order = PatientOrder(next(iter(list_in(found) or ()), {}))
 
     async def _absent_list(self, given: dict[str, Any], *, taken: bool) -> tuple[Verdict, str]:
-        """Return whether lists that are not given were taken; if not, whether they are in another way."""
+        """Return whether absent lists were accepted; if not, whether another way of writing them is."""
         if taken:
             return Verdict.AS_ASSUMED, "taken"
         for text in ("[]", '[""]', ""):
@@ -111,7 +111,7 @@ class OperationProbes:
         self._note("properties", worked, _told(status, kind, found, counts=False))
 
     async def _long(self) -> None:
-        """Search for the orders of institutions that are not there, as many as one header may hold."""
+        """Search for the orders of nonexistent institutions, as many as fit in one header."""
         room = self._wire.header_bytes - 600
         uuids = [str(uuid4()) for _ in range(max(1, room // 42))]
         status, kind, found = await self._call("orders.search", {"institution_uuids": uuids})
@@ -120,7 +120,7 @@ class OperationProbes:
         self._note("wire header_bytes", worked, f"about {size}: {_told(status, kind, found)}")
 
     async def _call(self, name: str, given: dict[str, Any], wire: Wire | None = None) -> tuple[int, str, Content]:
-        """Make one read; any status is an answer."""
+        """Call one read operation; any status is an answer."""
         operation = OPERATIONS[name]
         if name not in READS or operation.repeat is not Repeat.READ:
             raise AssertionError(name)
@@ -138,7 +138,7 @@ def _is_fine(status: int, found: Content, *, listing: bool = True) -> bool:
 
 
 def _told(status: int, kind: str, found: Content, *, counts: bool = True) -> str:
-    """Return an answer in words of ours."""
+    """Describe an answer in our own words."""
     form = {dict: "a JSON object", list: "a JSON list"}.get(type(found), "text" if found else "nothing")
     words = [str(status), kind, form]
     if status < HTTPStatus.MULTIPLE_CHOICES and refusal_in(found) is not None:
@@ -150,7 +150,7 @@ def _told(status: int, kind: str, found: Content, *, counts: bool = True) -> str
 
 
 def _names_of(found: Content, expected: frozenset[str]) -> tuple[Verdict, str]:
-    """Compare the names of fields with those that are expected; the others are only counted."""
+    """Compare the names of fields with the expected ones; others are only counted."""
     item = next(iter(list_in(found) or ()), None)
     if item is None:
         return Verdict.UNKNOWN, "not told: the list is empty"
@@ -161,7 +161,7 @@ def _names_of(found: Content, expected: frozenset[str]) -> tuple[Verdict, str]:
 
 
 def _other_ways(wire: Wire) -> list[tuple[str, str, Wire]]:
-    """Return other ways of writing the parameters: the check each answers, words for it, and the wire."""
+    """Return other ways of writing the parameters: for each the check it answers, its description and its wire."""
     other = replace(wire, sends_empty=not wire.sends_empty)
     node = "the Node sample's booleans, true and false"
     return [

@@ -1,4 +1,4 @@
-"""The requests of the doctor that any DICOMweb archive can answer, each a read (PS3.18 sections 10.4 and 10.6)."""
+"""The doctor's requests to any DICOMweb archive, all reads (PS3.18 sections 10.4 and 10.6)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SEARCHED: Final = (
 
 
 class ArchiveProbes:
-    """What can be tried on any archive; later probes use what earlier ones found."""
+    """Probes for any archive; later ones use what earlier ones found."""
 
     def __init__(self, examination: Examination) -> None:
         self._exam = examination
@@ -50,11 +50,11 @@ class ArchiveProbes:
         self._ask = examination.ask
         self._dialect = examination.dialect
         self._paged = examination.dialect.pages
-        self._elsewhere: set[Route] = set()  # what worked in the other family's shapes
+        self._elsewhere: set[Route] = set()  # the routes that worked in the other family's shapes
 
     @property
     def probes(self) -> list[Probe]:
-        """What to try, in order."""
+        """The probes, in order."""
         return [
             Probe(self._first_contact, essential=True),
             Probe(self._encryption),
@@ -107,10 +107,10 @@ class ArchiveProbes:
         return answer
 
     def _tell_failure(self, error: PostdicomError) -> None:
-        """File what a failed first contact says; the server's words stay out."""
+        """File the finding of a failed first contact, without the server's words."""
         status = "" if error.status is None else f", {error.status}"
         if isinstance(error, ConnectionFailed):
-            self._note("reachable", Verdict.OTHERWISE, f"no: {error.message}")  # words of ours, as no answer came
+            self._note("reachable", Verdict.OTHERWISE, f"no: {error.message}")  # our own words, as there was no answer
             return
         self._note("reachable", Verdict.NOTE, "yes")
         if isinstance(error, AuthenticationFailed):
@@ -135,16 +135,16 @@ class ArchiveProbes:
     # --- shapes -----------------------------------------------------------------------------------------------------
 
     async def _series_and_instances(self) -> None:
-        """Go down from the study, in both families' shapes; what either finds serves for the next level."""
+        """Search the study's series and instances in both families' shapes; what either finds serves the next level."""
         for route, name, tag in _SEARCHED:
-            # The own shapes last: what they find counts.
+            # The archive's own shapes last: their findings count.
             uids = [await self._search(family, route, tag) for family in (self._exam.other, self._dialect)]
             if found := [uid for uid in uids if uid]:
                 self._exam.uids[name] = found[-1]
         await self._listing_at_once()
 
     async def _search(self, family: Dialect, route: Route, tag: str) -> str | None:
-        """Search below what is known; return the UID of what was found, if it is below that."""
+        """Search below a known parent; return the UID found, if it belongs to that parent."""
         if not self._known(family, route):
             return None
         answer = await self._ask(_with(family.path(route, **self._exam.uids), "limit=1"))
@@ -182,7 +182,7 @@ class ArchiveProbes:
             self._note("lists_by_series", by_series, at_once)
 
     async def _instance(self) -> None:
-        """Ask for an instance and read its first bytes, in both families' shapes."""
+        """Retrieve an instance's first bytes, in both families' shapes."""
         for family in (self._exam.other, self._dialect):
             if not self._known(family, Route.INSTANCE):
                 continue
@@ -204,7 +204,7 @@ class ArchiveProbes:
             self._note("accept", rung == 0, _RUNGS[rung])
 
     def _note_shape(self, family: Dialect, route: Route, *, worked: bool, text: str, needed: bool = True) -> None:
-        """File how a family's shape did; one of the archive's own that is needed and fails makes it of no use."""
+        """File how a family's shape did; the archive is unusable if a needed shape of its own fails."""
         if family is not self._dialect:
             self._note(f"other {route.name}", Verdict.NOTE, text)
             if worked:
@@ -240,7 +240,7 @@ class ArchiveProbes:
         self._note("offset", same, "honoured" if same else "ignored, or the order changes")
 
     async def _page_limit(self) -> None:
-        """Ask for a whole page, and for what comes after it when it is shorter than asked for."""
+        """Ask for a whole page, and if it is shorter than that, for what follows it."""
         size = self._exam.page_size
         if not self._paged or "study" not in self._exam.uids:
             return
@@ -262,7 +262,7 @@ class ArchiveProbes:
     # --- answers ----------------------------------------------------------------------------------------------------
 
     async def _filters(self) -> None:
-        """Search by keyword and by tag: for a study that nobody has, and for the one that was found."""
+        """Search by keyword and by tag, for a nonexistent study and for the one found."""
         used = self._dialect.filter_form
         other: FilterForm = "tag" if used == "keyword" else "keyword"
         heeds_used, heeds_other = await self._heeds(used), await self._heeds(other)
@@ -283,7 +283,7 @@ class ArchiveProbes:
             self._exam.problem = ProtocolError(message, operation="doctor")
 
     async def _heeds(self, form: FilterForm) -> bool | None:
-        """Return whether filters written like this are heeded, None if that cannot be told."""
+        """Return whether filters in this form are applied; None if that cannot be determined."""
         is_used = form == self._dialect.filter_form
         (name, _), *_ = wire_pairs([(_STUDY_UID, "")], form)
         nothing = await self._ask(self._one_of(f"{name}={made_up_uid()}"))
@@ -310,7 +310,7 @@ class ArchiveProbes:
         self._note("includefield", wanted.items is not None, wanted.text)
 
     async def _long_url(self) -> None:
-        """Search for as many studies that nobody has as fit into one URL."""
+        """Search for as many nonexistent studies as fit in one URL."""
         room = self._dialect.url_bytes - len(self._exam.session.url) - len(self._one_of("StudyInstanceUID="))
         uids = ",".join(made_up_uid() for _ in range(room // _LONGEST_MADE_UP))
         path = self._one_of(query_string(wire_pairs([(_STUDY_UID, uids)], self._dialect.filter_form)))
@@ -324,7 +324,7 @@ class ArchiveProbes:
             self._note("metadata", bool(answer.items), answer.text)
 
     async def _unknown_instance(self) -> None:
-        """Ask for an instance that is not there, to see how a failure looks."""
+        """Ask for a nonexistent instance, to see how a failure looks."""
         nobody = {name: made_up_uid() for name in ("study", "series", "instance")}
         if not self._dialect.can(Route.INSTANCE, nobody):
             return
@@ -341,7 +341,7 @@ class ArchiveProbes:
         return _with(self._dialect.path(Route.SEARCH_STUDIES), query)
 
     def _one_of(self, query: str) -> str:
-        """Return a search for studies with a limit: an archive that ignores its filter would send all it has."""
+        """Return a search for studies with a limit: an archive that ignores filters would send everything."""
         return self._studies(f"{query}&limit=1" if self._paged else query)
 
 

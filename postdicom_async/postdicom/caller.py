@@ -1,4 +1,4 @@
-"""Calls the operations of the DICOMweb API: check, write, send, read. The only place that does."""
+"""Calls the operations of the DICOMweb API: check, write, send, read. Nothing else does."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _ANSWER_BYTES = 64 << 20
-_PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
-# Of all statuses from 500 on only these say that the request was not understood. After any other, nobody knows whether
-# a change was made, whether or not the status is temporary.
+_PARSED_ASIDE = 1 << 20  # larger answers are parsed in a thread, to keep the event loop running
+# Of all statuses from 500 on, only these say that the request was not understood. After any other, temporary or not, it
+# is unknown whether a change was made.
 _NEVER_DONE = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 
 
@@ -54,7 +54,7 @@ class Caller(VendorCaller[HeaderOperation]):
 
         async def pages(_at_most: int | None, _warnings: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
             seen: set[str] = set()
-            session = self._session.one_call()  # one deadline and one patience for all parts
+            session = self._session.one_call()  # one deadline and one count of silences for all parts
             for values in parts:
                 found = list_in(await self._send(operation, values, session))
                 if found is None:
@@ -77,9 +77,9 @@ class Caller(VendorCaller[HeaderOperation]):
     async def _send(self, operation: HeaderOperation, values: Values, session: Session | None = None) -> Content:
         private = PrivateTexts(values)
         is_read = operation.repeat is Repeat.READ
-        # Compressed only if the call can be repeated: an answer to a change that cannot be decompressed leaves open
-        # whether it was made. Each operation is a GET of the same address, whatever its header says: no cache may
-        # answer it.
+        # Compressed only if the call can be repeated: if the answer to a change cannot be decompressed, it is
+        # unknown whether it was made. Each operation is a GET of the same address, whatever its header says: no cache
+        # may answer it.
         packed = {"Accept-Encoding": "gzip"} if is_read else {}
         call = Call(
             operation.title,
@@ -116,5 +116,5 @@ def _may_have_been_done(error: PostdicomError) -> bool:
     if isinstance(error, ConnectionFailed):
         return error.may_have_arrived
     if isinstance(error, ProtocolError):
-        return True  # an answer came, but it cannot be read
+        return True  # answered, but unreadable
     return error.temporary or ((error.status or 0) >= 500 and error.status not in _NEVER_DONE)

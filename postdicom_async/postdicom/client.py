@@ -25,9 +25,9 @@ class PostDicom(DicomWeb):
         username: the account's user name, an e-mail address.
         password: its password.
         settings: limits, time-outs, retry, TLS, proxy.
-        transport: an httpx transport to use instead of ours on aiohttp.
-        dialect: what is assumed of the service's URL shapes; see ``dialects.POSTDICOM``.
-        wire: what is assumed of how its operations are written; see `Wire`.
+        transport: an httpx transport to use instead of our own, which uses aiohttp.
+        dialect: the assumed URL shapes of the service; see ``dialects.POSTDICOM``.
+        wire: the assumed format of its operations; see `Wire`.
 
     Raises:
         UsageError: an argument is wrong.
@@ -49,7 +49,7 @@ class PostDicom(DicomWeb):
 
     @property
     def wire(self) -> Wire:
-        """What is assumed of how the operations are written."""
+        """The assumed format of the operations."""
         return self._wire
 
     @property

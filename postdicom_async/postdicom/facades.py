@@ -1,7 +1,7 @@
 """The thirteen operations as methods: ``PostDicom.orders``, ``PostDicom.folders``, ``PostDicom.shares``.
 
 Signatures are written out, for editors and type checkers; a test compares them with the table in ``operations.py``. A
-method passes on everything that it was given, as its ``locals()``: a parameter that the table lacks is an error.
+method passes on all its arguments, as its ``locals()``: a parameter that the table lacks is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Orders:
     """Operations on patient orders. A patient order is the service's record of one study of one patient.
 
     Every method raises `UsageError` before anything is sent when an argument is missing or malformed, and
-    `OutcomeUnknown` when something was sent that changes data and no answer came.
+    `OutcomeUnknown` when a change was sent and not answered.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -74,7 +74,7 @@ class Orders:
     ) -> Results[PatientOrder]:
         """Find orders (documented: ``getpatientorderlist``): ``async for``, ``.all()`` or ``.first()``.
 
-        Long lists are sent in several requests, and an order is given once however often it is found.
+        Long lists are sent in several requests; an order found several times is returned once.
         """
         return self._caller.search("orders.search", PatientOrder, "PatientOrderUuid", locals())
 
@@ -102,9 +102,9 @@ class Orders:
         series_uuid: UUID | str | None = None,
         tags: Sequence[str] | None = None,
     ) -> list[TagContent]:
-        """Return the content of DICOM tags (documented: ``getdicomtagcontent``), for accounts that may.
+        """Return the content of DICOM tags (documented: ``getdicomtagcontent``), if the account is allowed to.
 
-        One answer a request: more than one only when ``tags`` is too long for one.
+        One answer for each request: several only if ``tags`` is too long for one.
         """
         return await self._caller.read_in_parts("orders.tag_content", TagContent, locals())
 
@@ -129,7 +129,7 @@ class Folders:
         parent_folder_uuid: UUID | str | None = None,
         with_orders: bool = False,
     ) -> Results[Folder]:
-        """Find folders by their name or a part of it (documented: ``searchfolder``), with their orders if asked for."""
+        """Find folders by name or part of it (documented: ``searchfolder``), with their orders on request."""
         return self._caller.search("folders.search", Folder, "FolderUuid", locals())
 
     async def add_order(self, patient_order_uuid: UUID | str, folder_uuids: Sequence[UUID | str]) -> VendorAnswer:

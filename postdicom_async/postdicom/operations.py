@@ -2,8 +2,7 @@
 
 Each operation is a ``GET`` without a body or a query; its parameters are one JSON object in one request header
 whose name differs from operation to operation (C# sample; Node sample for nine of them). Every value is text; a list is
-a JSON array written into text. Because GETs here create and delete, each operation says for itself whether it may be
-repeated.
+a JSON array written into text. Because GETs here create and delete, each operation declares whether it may be repeated.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ def _change(title: str, path: str, header: str, *fields: Field) -> HeaderOperati
 
 _LINK_EXPIRES: Final = of.EXPIRES.but(help="The last day of the link.", required="both")
 
-# Paths and headers: C# sample and Node sample; the Node sample has no tag content, search and deletion of orders, and
-# properties. Parameters, and which are required: documented.
+# Paths and headers: C# sample and Node sample; the latter lacks tag content, properties, and search and deletion of
+# orders. Parameters, and which are required: documented.
 OPERATIONS: Final[dict[str, HeaderOperation]] = {
     "shares.create_link": _change(
         "create share link",
@@ -158,9 +157,9 @@ def _written(kind: ValueKind, value: Value | None, wire: Wire) -> str:
 
 
 def split(operation: HeaderOperation, values: Values, wire: Wire) -> list[Values]:
-    """Return the values of as many requests as it takes for each to fit; one, where they fit as they are.
+    """Return the values of as many requests as needed for each to fit; of one if they fit as they are.
 
-    Only a read with a list can be split: its results are joined again.
+    Only a read with a list can be split; its results are joined.
 
     Raises:
         UsageError: it does not fit and cannot be split.
@@ -173,7 +172,7 @@ def split(operation: HeaderOperation, values: Values, wire: Wire) -> list[Values
             raise
     else:
         return [values]
-    # The longest list in two. Where two lists are long, each part of one meets each part of the other in some request.
+    # Halve the longest list. If two lists are long, each part of one is combined with each part of the other.
     name, longest = max(lists, key=lambda pair: sum(len(str(item)) for item in pair[1]))
     middle = len(longest) // 2
     halves = {**values, name: longest[:middle]}, {**values, name: longest[middle:]}

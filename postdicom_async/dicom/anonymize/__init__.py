@@ -1,4 +1,4 @@
-"""Anonymisation: what is changed in a file on its way (`Anonymization`), and how its copy is made (``plan.py``)."""
+"""Anonymisation: the rules for what changes in a file (`Anonymization`), and how its copy is made (``plan.py``)."""
 
 from postdicom_async.dicom.anonymize.anonymization import Anonymization, UidRecorder
 

@@ -1,9 +1,9 @@
-"""`Anonymization`: which elements are replaced, emptied or removed, and how UIDs and patients become others.
+"""`Anonymization`: which elements are replaced, emptied or removed, and how UIDs and patients are replaced.
 
-It holds the rules, checked once, and the key that new UIDs and IDs are derived from. Nothing of it changes after it was
-made, so that any thread may plan with it. The key is the one secret: it is in no ``repr``, pickle, fingerprint or
-error, and rules that go to another machine are sent without it. What is only sent there must not be taken for rules
-that need none, so `_Elsewhere` keeps what they were made from, and planning with it fails.
+It holds the rules, checked once, and the key that new UIDs and IDs are derived from. It never changes once
+made, so that any thread may plan with it. The key is the only secret: it is in no ``repr``, pickle, fingerprint or
+error, and rules are sent to other machines without it. There they must not pass for rules that need no secret, so
+`_Elsewhere` marks what is missing, and planning with them fails.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from postdicom_async.results import InstanceUids
 
 
 class UidRecorder(Protocol):
-    """Writes down which UIDs became which others; see `UidMap`."""
+    """Records which UID replaced which; see `UidMap`."""
 
     def record(self, old: InstanceUids, new: InstanceUids) -> None:
-        """Write it down, durably, before the instance is sent.
+        """Record the pair durably, before the instance is sent.
 
         Raises:
             LocalFileError: it cannot be written; then the instance is not sent.
@@ -55,7 +55,7 @@ class UidRecorder(Protocol):
 
 
 class _Elsewhere(NamedTuple):
-    """What rules were made from whose secret is on another machine; ``table`` tells its table of patients."""
+    """Marks rules whose secret is on another machine; ``table`` identifies their table of patients."""
 
     fingerprint: str
     table: str
@@ -72,35 +72,34 @@ class Anonymization:
         Anonymization({"PatientName": "ANON^1", "PatientID": "", "00101040": None})
 
     A key is a DICOM keyword, ``GGGGEEEE``, ``0xGGGGEEEE``, ``GGGG,EEEE`` or ``(GGGG,EEEE)``. A text replaces the value
-    (several values stand apart by ``\``), ``""`` empties it, ``None`` removes the element. Values are checked against
+    (``\`` separates several values), ``""`` empties it, ``None`` removes the element. Values are checked against
     their VR (PS3.5 section 6.2) here, and again with the VR and the character set that a file has. The preamble is
-    always zeroed: it may hold anything (PS3.10 section 7.1), and one that makes a file a TIFF as well points to places
-    that have moved. Padding after the data set is dropped. Burned-in text stays: pixels are never changed. Digital
-    signatures stay too, and are not valid any more, unless a rule removes them.
+    always zeroed: it may hold anything (PS3.10 section 7.1), and in a file that is also a TIFF its offsets would no
+    longer be right. Padding after the data set is dropped. Burned-in text stays: pixels are never changed. Digital
+    signatures stay too, though no longer valid, unless a rule removes them.
 
     Attributes:
         rules: see above.
         insert_absent: also add what is absent, at the top level; never private elements or file meta information.
-        sequences: also inside sequences, however deep; else only at the top level, ``remap_uids`` and
-            ``remove_private`` included, so that references no longer fit.
-        remap_uids: replace all UIDs of instances, series, studies, frames of reference and the like, the same one
-            always by the same one; without it an archive may take the copy for its original. UIDs of PS3.6, of classes
-            and of coding schemes stay, as do private ones in implicit VR, which nobody can tell from other values; see
+        sequences: apply the rules inside sequences too, at any depth; otherwise only at the top level, also for
+            ``remap_uids`` and ``remove_private``, so that references no longer match.
+        remap_uids: replace all UIDs of instances, series, studies, frames of reference and the like, consistently;
+            without it an archive may take the copy for its original. UIDs of PS3.6, of classes
+            and of coding schemes stay, as do private ones in implicit VR, which cannot be told from other values; see
             ``remove_private``.
         remove_private: remove all private elements; no rule can keep one then.
         secret: what the new UIDs are derived from: ``2.25.`` and the number of a UUID from HMAC-SHA256(secret, UID)
             (PS3.5 annex B.2). Give the same one (at least 8 bytes) to get the same UIDs in another upload; without one
             they are consistent only within this object.
-        patient_ids: ``"keyed"`` gives every patient another Patient ID, the same one always to the same one: 20
-            letters and digits from HMAC-SHA256(secret, Issuer of Patient ID and Patient ID). Whoever has none keeps
-            none.
-        patients: what each patient's elements become, from a table; see `PatientTable`. They go before ``rules`` and
-            ``patient_ids``, and what is absent is added at the top level. Of a patient who is not in it nothing is
-            sent.
-        uid_map: where it is written down which UIDs became which; see `UidMap`.
+        patient_ids: ``"keyed"`` gives every patient a new Patient ID, always the same one: 20 letters and digits from
+            HMAC-SHA256(secret, Issuer of Patient ID and Patient ID). A patient without an ID gets none.
+        patients: new values for each patient's elements, from a table; see `PatientTable`. They override ``rules`` and
+            ``patient_ids``, and absent elements are added at the top level. Nothing is sent of a patient who is
+            not in the table.
+        uid_map: where old and new UIDs are recorded; see `UidMap`.
 
     Where a patient gets another ID by ``patient_ids`` or ``patients``, Issuer of Patient ID and its qualifiers are
-    removed unless something names them too: the new ID is none of theirs.
+    removed unless a rule or the table names them too: that issuer did not assign the new ID.
 
     Raises:
         UsageError: a key or value is wrong; the message names the tag.
@@ -139,11 +138,11 @@ class Anonymization:
         object.__setattr__(self, "_key", key_of(self.secret))
 
     def __repr__(self) -> str:
-        """Show how much is changed, but no value: the replacement of a name may be a name."""
+        """Show how much is changed, but no values: the replacement of a name may be a name."""
         flags = [name for name in _FLAGS if getattr(self, name)]
         return f"Anonymization({', '.join([f'{len(self._exact)} rules', *flags])})"
 
-    # --- for other machines, and for whoever goes on later ----------------------------------------------------------
+    # --- for other machines, and for continuing later ---------------------------------------------------------------
 
     def __copy__(self) -> Anonymization:
         """Return itself: nothing of it changes."""
@@ -160,7 +159,7 @@ class Anonymization:
         return {**vars(self), "rules": dict(self.rules)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Make one of what was pickled."""
+        """Restore the pickled state."""
         vars(self).update({**state, "rules": MappingProxyType(state["rules"])})
 
     @property
@@ -176,7 +175,7 @@ class Anonymization:
         """Return the same rules to be sent to other machines: no secret, no table of patients, no map of UIDs.
 
         Raises:
-            UsageError: new UIDs or IDs are derived from a secret, and none was given that others could be told.
+            UsageError: new UIDs or IDs need a secret, and none was given that could be shared with others.
         """
         if not self.is_repeatable:
             raise UsageError("give a secret, so that other machines make the same UIDs and IDs", argument="anonymize")
@@ -185,10 +184,10 @@ class Anonymization:
     def with_secret(
         self, secret: str | bytes | None, *, patients: PatientRows | None = None, uid_map: UidRecorder | None = None
     ) -> Anonymization:
-        """Return the rules with what `without_secret` took away.
+        """Return the rules with the parts that `without_secret` removed.
 
         Raises:
-            UsageError: it is not the same secret, or not the same table, as where they come from.
+            UsageError: the secret or the table is not the one the rules were made with.
         """
         made = self._with(secret=secret, patients=patients, uid_map=uid_map, _key=key_of(secret), _elsewhere=None)
         if made._marks() != self._marks():  # noqa: SLF001 - another one of this class
@@ -220,7 +219,7 @@ class Anonymization:
         return self._key if self._derives or self.secret is not None else b"no secret"
 
     def description(self) -> Mapping[str, Any]:
-        """Return what is changed, as JSON can hold it: tags and what is done to them, and never a value."""
+        """Return the changes, ready for JSON: tags and what is done to them, but never a value."""
         if self._elsewhere is not None:
             return self._elsewhere.description
         done = {ChangeKind.TEXT: "replace", ChangeKind.EMPTY: "empty", ChangeKind.REMOVE: "remove"}
@@ -237,11 +236,11 @@ class Anonymization:
         }
 
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that tell these rules, values and secret from others, and give none away.
+        """Return 32 hexadecimal digits that identify these rules, values and secret without revealing any.
 
-        Where a secret was given it is keyed with it, so that nobody else can try values out. Where one is needed and
-        none was given, every object has another fingerprint, as it makes other UIDs. Of a table of patients only the
-        columns count: patients who were missing may be added to it while a job goes on.
+        A given secret keys it, so that nobody else can try values out. Where a secret is needed and none was given,
+        every object has a different fingerprint, as it makes different UIDs. Of a table of patients only the columns
+        count: missing patients may be added to it while a job is running.
         """
         if self._elsewhere is not None:
             return self._elsewhere.fingerprint
@@ -266,8 +265,8 @@ class Anonymization:
         """Return rules for the nine tags that PostDICOM's own uploader anonymises.
 
         PatientName and PatientID become ``ANONYMOUS``; OtherPatientIDs, OtherPatientNames, StudyDescription,
-        ReferringPhysicianName, InstitutionName, InstitutionAddress and AccessionNumber are emptied. ``rules`` come on
-        top. Much stays that identifies a patient (birth date, UIDs, dates); see `basic_profile`.
+        ReferringPhysicianName, InstitutionName, InstitutionAddress and AccessionNumber are emptied. ``rules`` override
+        these. Much that identifies a patient stays (birth date, UIDs, dates); see `basic_profile`.
         """
         return cls(
             over_vendor_tags(rules, keyed=patient_ids is not None),
@@ -294,10 +293,10 @@ class Anonymization:
         """Return the Basic Application Level Confidentiality Profile of PS3.15 annex E (table E.1-1), no options.
 
         Private elements are removed, UIDs remapped, dates emptied or made dummies, and PatientIdentityRemoved,
-        DeidentificationMethod, its code and LongitudinalTemporalInformationModified are set. ``rules`` go before
-        it, say to give patients numbers: ``{"PatientID": "S-001"}``; what they name is also inserted. Without such
-        numbers, ``patient_ids`` or ``patients`` all patients have one and the same ID, and an archive takes them for
-        one. Pixels are not looked at.
+        DeidentificationMethod, its code and LongitudinalTemporalInformationModified are set. ``rules`` override
+        it, say to give patients numbers: ``{"PatientID": "S-001"}``; absent elements that they name are inserted.
+        Without such numbers, ``patient_ids`` or ``patients``, all patients have the same ID, and an archive takes
+        them for one. Pixels are not examined.
 
         Raises:
             UsageError: the extra ``anonymize`` is not installed, or as for `Anonymization`.
@@ -332,7 +331,7 @@ class Anonymization:
         return REMAP if self.remap_uids and vr == "UI" and says_which(tag) else None
 
     def dummy(self, tag: int, vr: str) -> Change | None:
-        """Return what is done to an element of a sequence that is made a dummy."""
+        """Return the action for an element inside a sequence that becomes a dummy."""
         if self.remove_private and tag >> 16 & 1:
             return REMOVE
         if vr == "UI":
@@ -347,7 +346,7 @@ class Anonymization:
         return elsewhere or self.patients is not None or self.patient_ids is not None
 
     def of_patient(self, patient: Patient) -> dict[int, Change]:
-        """Return what is done to elements because of whose file it is; it goes before everything else.
+        """Return the actions that depend on the patient; they override all others.
 
         Raises:
             DicomProblem: the patient is not in the table.
@@ -375,7 +374,7 @@ class Anonymization:
         return tag in by_patient or tag in columns or self.action(tag, dictionary_vr(tag)) is not None
 
     def insertions(self) -> dict[int, Change]:
-        """Return what is added where it is absent, by tag; of private elements nobody could tell whose they are."""
+        """Return what is added if absent, by tag; never private elements, whose creator would be unknown."""
         return {tag: action for tag, action in self._exact.items() if action.insert and not tag >> 16 & 1}
 
     def uids_after(self, uids: InstanceUids) -> InstanceUids:

@@ -1,8 +1,8 @@
-"""Who becomes whom when a file is anonymised: UIDs and Patient IDs from a keyed hash, or a table of patients. Pure.
+"""New identities for anonymised files: UIDs and Patient IDs from a keyed hash, or a table of patients. Pure.
 
-The same UID or patient always becomes the same one under one secret, and without the secret nobody can tell which. A
-patient is who has a Patient ID of an issuer. What is told of mistakes in a table names lines and columns, and never a
-value: nearly all of them are patient data.
+Under one secret the same UID or patient always gets the same replacement; without the secret nobody can tell which. A
+patient is identified by Patient ID and issuer. Errors in a table name lines and columns but never a value: nearly all
+values are patient data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ISSUER: Final = TAG["IssuerOfPatientID"]
 ISSUED_BY: Final = (ISSUER, TAG["IssuerOfPatientIDQualifiersSequence"])
 """The elements that say who issued a Patient ID: Issuer of Patient ID, and its qualifiers."""
 
-_APART: Final = "\x1f"  # between values that are kept as one text, smaller than a tuple of them; no VR has it
+_APART: Final = "\x1f"  # joins values into one text, smaller than a tuple; no VR allows it
 _ID_CHARACTERS: Final = 20
 LONGEST_LINE: Final = 1 << 20
 """Bytes of a line of a table, with its line break."""
@@ -50,10 +50,10 @@ _LEAST_SECRET = 8  # bytes
 
 
 def key_of(secret: object) -> bytes:
-    """Return what new UIDs are derived from: the secret's bytes, or without one some that nobody can guess.
+    """Return the key for new UIDs: the secret's bytes, or unguessable ones without a secret.
 
     Raises:
-        UsageError: it is no secret, or too short a one.
+        UsageError: it is not a secret, or is too short.
     """
     if secret is None:
         return uuid.uuid4().bytes + uuid.uuid4().bytes  # fresh for each object, so that nobody can guess the UIDs
@@ -76,7 +76,7 @@ def says_which(tag: int) -> bool:
     """Return whether the UIDs of an element identify individual objects, not kinds."""
     from pydicom.datadict import keyword_for_tag
 
-    return tag >> 16 > 2 and not _KINDS.search(keyword_for_tag(tag))  # file meta follows the data set
+    return tag >> 16 > 2 and not _KINDS.search(keyword_for_tag(tag))  # file meta UIDs are copied from the data set
 
 
 def _is_registered(value: str) -> bool:
@@ -89,7 +89,7 @@ def _is_registered(value: str) -> bool:
 
 
 class Patient(NamedTuple):
-    """Who a file is of, as it says: texts, "" where it has none.
+    """The patient that a file names; "" for what it lacks.
 
     Attributes:
         patient_id: Patient ID (0010,0020).
@@ -101,9 +101,9 @@ class Patient(NamedTuple):
 
 
 def keyed_patient_id(key: bytes, patient: Patient) -> str:
-    """Return the Patient ID that replaces one: 20 of A-Z and 2-7, 100 bits of HMAC-SHA256(key, issuer and ID).
+    """Return the replacement of a Patient ID: 20 of A-Z and 2-7, 100 bits of HMAC-SHA256(key, issuer and ID).
 
-    Whoever has none keeps none: all of those would become one patient.
+    A patient without an ID gets none: all of them would become one patient.
     """
     plain = Patient(*map(_plain, patient))
     if not plain.patient_id:
@@ -113,25 +113,25 @@ def keyed_patient_id(key: bytes, patient: Patient) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return an ID normalised for comparison: Unicode composition and surrounding spaces do not count."""
+    """Return an ID normalised for comparison: Unicode composition and surrounding spaces are ignored."""
     return unicodedata.normalize("NFC", text).strip(_SPACES)
 
 
 class PatientRows:
-    """A table of patients: per Patient ID the values that its elements get.
+    """A table of patients: for each Patient ID, the new values of its elements.
 
     Attributes:
         columns: the tags of the elements that are set.
-        by_issuer: a patient is known by Issuer of Patient ID too.
-        digest: tells this table from any with other values; it is no secret that keeps them, so it is not shown.
+        by_issuer: whether patients are identified by Issuer of Patient ID too.
+        digest: distinguishes this table from any with other values; not keyed with a secret, so never shown.
     """
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         """Read a table from the lines of a CSV file in UTF-8, each with its line break.
 
         Raises:
-            UsageError: it is none, a value does not fit its column, or a patient is in it twice. The message names
-                line and column.
+            UsageError: it is not a table, a value does not fit its column, or a patient is in it twice. The message
+                names line and column.
         """
         reader = _TableReader(lines)
         self.columns: tuple[int, ...] = reader.columns
@@ -182,7 +182,7 @@ class _TableReader:
     """Reads a table line by line; the first one names the columns.
 
     Attributes:
-        columns: the tags that the columns set, without those that say who a patient is now.
+        columns: the tags that the columns set, without those that identify the patient.
         issuer_at: the column of Issuer of Patient ID, None where there is none.
     """
 
@@ -206,7 +206,7 @@ class _TableReader:
         columns: list[int] = []
         for at in self._places:
             tag = tags[at]
-            # Names that are none are not shown: where there is no line of names, they are a patient's values.
+            # Unknown names are not shown: if the heading line is missing, they are a patient's values.
             if tag is None:
                 raise self.problem("no DICOM keyword or tag", str(at + 1))
             if tag in columns:
@@ -219,7 +219,7 @@ class _TableReader:
         self.columns: tuple[int, ...] = tuple(columns)
 
     def problem(self, what: str, column: str = "") -> UsageError:
-        """Return the error for the line that was read last."""
+        """Return an error for the last line read."""
         where = f", column {column}" if column else ""
         return UsageError(f"line {self._line}{where}: {what}", argument="patients")
 

@@ -1,7 +1,7 @@
-"""What a plan is made of: a new file as parts of the old one and bytes between them, and the elements of one level.
+"""The pieces of a plan: a new file as ranges of the old one with bytes in between, and the elements of one level.
 
-A plan holds what changes as bytes and everything else as ranges. Neighbours are joined, so that a file of very many
-elements that stay as they are is one range; what falls apart all the same is bounded by `_MOST_CHUNKS`. Pure.
+A plan holds changes as bytes and everything else as ranges. Neighbours are joined, so that a file of very many
+unchanged elements is one range; the number of pieces that remain is bounded by `_MOST_CHUNKS`. Pure.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Segments:
         self.length += len(data)
 
     def extend(self, other: Segments) -> None:
-        """Append the parts of another one."""
+        """Append the parts of another."""
         if not other.parts:
             return
         first = other.parts[0]
@@ -62,7 +62,7 @@ class Segments:
         self.length += other.length - _size(first)
 
     def is_range(self, at: int, end: int) -> bool:
-        """Whether they are one range of the original, and which."""
+        """Whether the parts are exactly this range of the original."""
         return self.parts == [(at, end - at)] or (at == end and not self.parts)
 
 
@@ -71,7 +71,7 @@ def _size(part: Segment) -> int:
 
 
 class LevelMode(Enum):
-    """How the elements of a level are looked at."""
+    """How the elements of a level are treated."""
 
     RULES = auto()
     """What the rules say is done."""
@@ -83,11 +83,11 @@ class LevelMode(Enum):
 
 @dataclass(slots=True)
 class LevelPlan:
-    """The elements of one data set or item while they are looked at; its planner alone fills it.
+    """The elements of one data set or item as they are planned; only its planner fills it.
 
     Attributes:
-        above: chunks of all that it lies in.
-        apart: tags that may come between two elements, sorted; None where every element stands alone.
+        above: the number of chunks in all enclosing levels.
+        apart: tags that may be inserted between two elements, sorted; None if elements are never joined.
     """
 
     encoding: Encoding
@@ -102,7 +102,7 @@ class LevelPlan:
     """The last tag, while what follows can be joined to its chunk."""
 
     def add(self, tag: int, chunk: Segments, *, changed: bool) -> None:
-        """Append an element as it will be; neighbours that stay as they are share a chunk."""
+        """Append an element as it will be; unchanged neighbours share a chunk."""
         if changed:
             self._changed_groups.add(tag >> 16)
         if not chunk.parts:
@@ -111,7 +111,7 @@ class LevelPlan:
             self.chunks[-1][1].extend(chunk)
         else:
             self.chunks.append((tag, chunk))
-        # A group length stays alone: whether it is kept is known only when its whole group was seen.
+        # A group length is never joined: whether it stays is known only at the end of its group.
         self._open = None if changed or tag & 0xFFFF == 0 else tag
         if self.above + len(self.chunks) > _MOST_CHUNKS:
             raise DicomProblem("it has too many elements")

@@ -1,12 +1,12 @@
-"""The plan for one file: which bytes of it are kept, and what is written between them.
+"""The plan for one file: which of its bytes are kept, and which bytes are written between them.
 
-Only what changes is held, as bytes; all the rest are ranges of the original, so that pixels are never read and the new
-length is known before anything is sent. Lengths of sequences and items are written anew where their content changed,
-group lengths of changed groups are dropped (PS3.5 section 7.2: retired), that of the file meta is right.
+Only changes are held as bytes; all the rest are ranges of the original, so that pixels are never read and the new
+length is known before anything is sent. Lengths of changed sequences and items are rewritten, group lengths of changed
+groups are dropped (PS3.5 section 7.2: retired), and that of the file meta is corrected.
 
-A plan is made of one reading; the file is read once more when it is sent, and whoever does that makes sure that it is
-still the same. What is not understood to its last byte is a `DicomProblem`, and the file is not sent: an element that
-was stepped over by mistake might name the patient. A plan is bounded in bytes, parts and depth, whatever a file says.
+Planning reads the file once; sending reads it again, and the sender checks that it has not changed. A file that is not
+understood to its last byte is a `DicomProblem` and is not sent: an element skipped by mistake might name the patient. A
+plan is bounded in bytes, parts and depth, whatever a file says.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LONGEST_ID = 1024
 _CHARACTER_SET = TAG["SpecificCharacterSet"]
 _CODE = tags_of("CodeValue CodingSchemeDesignator CodeMeaning")
 _GROUP_LENGTH = TAG["FileMetaInformationGroupLength"]
-# Media Storage SOP Class and Instance UID say what the data set says.
+# Media Storage SOP Class and Instance UID repeat the data set's.
 _COPIES = {TAG["MediaStorageSOPClassUID"]: TAG["SOPClassUID"], TAG["MediaStorageSOPInstanceUID"]: TAG["SOPInstanceUID"]}
 _ENCODINGS = {
     tags.IMPLICIT_VR_LITTLE_ENDIAN: IMPLICIT_LITTLE,
@@ -60,11 +60,11 @@ _ENCODINGS = {
 
 
 class FilePlan(NamedTuple):
-    """What a file becomes.
+    """The new form of a file.
 
     Attributes:
         head: everything before the data set.
-        data_set: the data set; where the original's is deflated, parts of it as it is inflated.
+        data_set: the data set; ranges refer to the inflated data set if the original's is deflated.
         deflated_at: where the original's deflated data set begins; None for another transfer syntax.
     """
 
@@ -98,7 +98,7 @@ def _read_meta(window: ReadWindow, end: int, anonymization: Anonymization) -> tu
     planner = Planner(window, anonymization)
     level = LevelPlan(EXPLICIT_LITTLE, apart=None)
     syntax, at = "", 132
-    while at < end and window.peek(at, 2) == b"\x02\0":  # its group length may lie
+    while at < end and window.peek(at, 2) == b"\x02\0":  # its group length may be wrong
         element = read_element(window, at, end, EXPLICIT_LITTLE)
         if element.tag == TAG["TransferSyntaxUID"]:
             syntax = window.peek(element.value_at, min(element.length, 128)).strip(b"\0 ").decode("latin-1")
@@ -109,9 +109,9 @@ def _read_meta(window: ReadWindow, end: int, anonymization: Anonymization) -> tu
 
 
 def _finished_head(meta: LevelPlan, written: Mapping[int, str]) -> Segments:
-    """Return everything before a data set that has these new values.
+    """Return everything before a data set with these new values.
 
-    The preamble becomes zeros: it may hold anything, and what a TIFF reader finds by it has moved.
+    The preamble becomes zeros: it may hold anything, and a TIFF header's offsets would no longer be right.
     """
     copies = {tag: written[original] for tag, original in _COPIES.items() if original in written}
     meta.chunks[:] = [chunk for chunk in meta.chunks if chunk[0] not in copies and chunk[0] != _GROUP_LENGTH]
@@ -127,7 +127,7 @@ def _finished_head(meta: LevelPlan, written: Mapping[int, str]) -> Segments:
 
 
 class Planner:
-    """Plans one data set, or the file meta information. Use it once: it holds what it has met so far.
+    """Plans one data set, or the file meta information. Use it once: it remembers what it has seen.
 
     Attributes:
         written: new values of elements at the top level, as text.
@@ -181,15 +181,15 @@ class Planner:
     def _decoded(self, element: Element, level: LevelPlan) -> str:
         value = self._value(element, _LONGEST_ID)
         text = decode_text(value, "\\".join(level.character_sets).encode("latin-1"))
-        if "\ufffd" in text:  # undecodable text looks alike, so that two patients could become one
+        if "\ufffd" in text:  # undecodable texts look alike, so two patients could become one
             raise DicomProblem(f"{tag_text(element.tag)} cannot be decoded")
         return text
 
     def _only_zeros(self, at: int, end: int) -> bool:
-        """Whether there is nothing but padding: some software fills files up.
+        """Whether only padding is left: some software pads files.
 
         Raises:
-            DicomProblem: there are zeros and then something else; nothing in a data set looks like that.
+            DicomProblem: there are zeros and then something else, which is not valid in a data set.
         """
         if self._window.peek(at, min(4, end - at)).strip(b"\0"):
             return False
@@ -205,7 +205,7 @@ class Planner:
     def element(self, element: Element, end: int, level: LevelPlan) -> int:
         """Add the anonymised element to its level; return where it ends."""
         if element.tag in (ITEM, ITEM_END, SEQUENCE_END):
-            # Parsers disagree about where the rest belongs; one of them might find a name that no rule was applied to.
+            # Parsers disagree about what follows; one of them might find a name that no rule was applied to.
             raise DicomProblem("a delimiter is out of place")
         tells_whose = self._of_patient and level.depth == 0 and element.tag in (PATIENT_ID, ISSUER)
         if tells_whose and element.at not in self._places:  # a second ID, or one out of order: whose file is it?
@@ -230,7 +230,7 @@ class Planner:
         if level.mode is LevelMode.KEEP or element.tag == _CHARACTER_SET:
             return None
         if element.tag == TAG["DataSetTrailingPadding"]:
-            return REMOVE  # it means nothing (PS3.10 section 7.2) and may hold anything
+            return REMOVE  # it has no meaning (PS3.10 section 7.2) and may hold anything
         if level.mode is LevelMode.RULES and element.tag in self._of_patient:
             return self._of_patient[element.tag]
         choose = self._wanted.dummy if level.mode is LevelMode.DUMMY else self._wanted.action
@@ -292,7 +292,7 @@ class Planner:
         return over
 
     def _append_held(self, element: Element, content: Segments, encoding: Encoding, chunk: Segments) -> None:
-        """Append a header and what it holds; the header is written anew where the length is another."""
+        """Append a header and its content; the header is rewritten if the length has changed."""
         if element.length in (UNDEFINED, content.length):
             chunk.keep(element.at, element.value_at - element.at)
         else:
@@ -316,7 +316,7 @@ class Planner:
                 return items, over
             if item.tag != ITEM:
                 raise DicomProblem(f"{tag_text(element.tag)} holds something else than items")
-            # PS3.5 section 6.2.2 wants implicit VR in what has VR UN; some software writes explicit VR, or the reverse.
+            # PS3.5 section 6.2.2 wants implicit VR inside VR UN; some software writes explicit VR, or the reverse.
             written = as_written(self._window, item.value_at, EXPLICIT_LITTLE if unknown else inner)
             below = LevelPlan(written, mode, level.character_sets, level.depth + 1, level.above + len(level.chunks))
             at = self._item(item, until, below, items)
@@ -353,7 +353,7 @@ class Planner:
         return tuple(name.strip(" \0") for name in text.split("\\"))
 
     def _replaced(self, element: Element, action: Change, level: LevelPlan) -> bytes:
-        """Return an element with another value."""
+        """Return an element with a new value."""
         tag, vr = element.tag, element.vr
         if action.kind is ChangeKind.EMPTY:
             self._note(tag, "", level)
@@ -400,14 +400,14 @@ class Planner:
             self.written[tag] = text
 
     def _count(self, chunk: Segments) -> None:
-        # Leaving something out splits a kept range, which costs as much memory as writing something.
+        # Leaving an element out splits a kept range, which costs as much memory as writing one.
         self._held += _PART_COST + sum(len(part) for part in chunk.parts if isinstance(part, bytes))
         if self._held > _MOST_HELD:
             raise DicomProblem("too much of it would change")
 
 
 def _true_vr(element: Element) -> str:
-    """Return the VR a value has: where a writer did not know it, the dictionary may."""
+    """Return a value's VR; if the writer did not know it, the dictionary may."""
     return dictionary_vr(element.tag) if element.vr == "UN" else element.vr
 
 

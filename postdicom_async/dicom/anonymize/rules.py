@@ -1,6 +1,6 @@
-"""What is done to an element, how a caller writes it, and the sets of rules that come with the package.
+"""The actions on an element, how a caller writes them, and the sets of rules that come with the package.
 
-Those are PostDICOM's nine tags, and the Basic Application Level Confidentiality Profile (PS3.15 annex E).
+The sets are PostDICOM's nine tags, and the Basic Application Level Confidentiality Profile (PS3.15 annex E).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ChangeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is done to one element; ``insert``: also where it is absent at the top level."""
+    """The action on one element; ``insert``: add it at the top level if it is absent."""
 
     kind: ChangeKind
     text: str = field(default="", repr=False)
@@ -45,7 +45,7 @@ class Change:
 REMOVE, EMPTY = Change(ChangeKind.REMOVE), Change(ChangeKind.EMPTY)
 REMAP, DUMMY = Change(ChangeKind.REMAP), Change(ChangeKind.DUMMY)
 
-# These say how the rest is written, or follow from it: another value would make the file unreadable.
+# These define how the rest is written, or follow from it: any other value would make the file unreadable.
 _PROTECTED = frozenset(
     tags_of(
         "FileMetaInformationGroupLength FileMetaInformationVersion MediaStorageSOPClassUID MediaStorageSOPInstanceUID"
@@ -87,7 +87,7 @@ def action_of(value: str | None, *, insert: bool) -> Change:
 
 
 def objection(tag: int, value: str | None) -> str | None:
-    """Return why an element cannot be given a value, without the value; None where it can."""
+    """Return why an element cannot be given a value, without quoting it; None if it can."""
     if tag in _PROTECTED or tag & 0xFFFF == 0 or tag >> 16 == 0xFFFE or tag >> 16 == 0:
         return "it says how a file is written; it is kept right by itself"
     if not value and tag in NEEDED:
@@ -99,11 +99,11 @@ def objection(tag: int, value: str | None) -> str | None:
 
 # --- rules that come with the package ---------------------------------------------------------------------------------
 
-# The Basic Profile is that of dicom-anonymizer's table. Only the table is used: the engine of that package holds a data
+# The Basic Profile is dicom-anonymizer's table. Only the table is used: the engine of that package holds a data
 # set in memory and keeps the UIDs it has replaced in a global.
 _TABLE = "dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c"
 
-# Where the table leaves a choice by the IOD, what keeps every IOD valid is taken: never less than PS3.15 asks for.
+# Where the table leaves a choice by IOD, we take the one that keeps every IOD valid and satisfies PS3.15.
 _COLUMNS: dict[str, Change] = {
     "X_TAGS": REMOVE,
     "Z_TAGS": EMPTY,
@@ -116,14 +116,14 @@ _COLUMNS: dict[str, Change] = {
     "X_Z_U_STAR_TAGS": REMAP,
 }
 
-# What a file meta may tell of where the file came from (PS3.10 table 7.1-1); the profile wants a new one (E.1.1).
+# File meta elements that may reveal a file's origin (PS3.10 table 7.1-1); the profile wants new ones (E.1.1).
 _META = tags_of(
     "SourceApplicationEntityTitle SendingApplicationEntityTitle ReceivingApplicationEntityTitle"
     " SourcePresentationAddress SendingPresentationAddress ReceivingPresentationAddress"
     " PrivateInformationCreatorUID PrivateInformation"
 )
 
-# What says that it was done (PS3.15 section E.1.1, code of CID 7050).
+# The elements that declare it (PS3.15 section E.1.1, code of CID 7050).
 _MARKS = {
     TAG["PatientIdentityRemoved"]: Change(ChangeKind.TEXT, "YES", insert=True),
     TAG["DeidentificationMethod"]: Change(ChangeKind.TEXT, "Basic Application Confidentiality Profile", insert=True),
@@ -143,7 +143,7 @@ def profile_actions() -> tuple[dict[int, Change], tuple[tuple[int, int, Change],
     try:
         table: Any = import_module(_TABLE)
     except ImportError:
-        table = None  # told outside of the handler, whose traceback would name paths of this machine
+        table = None  # raised after the handler: its traceback would name local paths
     if table is None:
         raise UsageError('the basic profile needs its table: pip install "postdicom-async[anonymize]"')
     exact: dict[int, Change] = {}
@@ -174,7 +174,7 @@ _VENDOR_TAGS: dict[str, str | None] = {
 
 
 def over_vendor_tags(rules: Any, *, keyed: bool) -> Any:
-    """Return the vendor's rules with others on top, which may name the tags in another way."""
+    """Return the vendor's rules overridden by others, which may spell the tags differently."""
     rules = {} if rules is None else rules
     if not isinstance(rules, Mapping):
         return rules

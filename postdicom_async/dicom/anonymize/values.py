@@ -10,12 +10,12 @@ from datetime import date
 from postdicom_async.dicom.elements import DicomProblem, Encoding
 
 _PLAIN = r"[^\x00-\x1f\x7f-\x9f\\]"
-_CONTROLLED = r"[^\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]"  # TAB, LF, FF and CR are allowed, ESC is not written here
+_CONTROLLED = r"[^\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]"  # TAB, LF, FF and CR are allowed, ESC is added later
 _DAY = r"(0[1-9]|[12]\d|3[01])"
 _HOUR = r"([01]\d|2[0-3])"
 _SECOND = r"([0-5]\d|60)(\.\d{1,6})?"
 
-# VR -> what one value looks like, and in words (PS3.5 table 6.2-1).
+# VR -> the pattern of one value, and its description (PS3.5 table 6.2-1).
 _FORMS: dict[str, tuple[re.Pattern[str], str]] = {
     vr: (re.compile(form, re.ASCII), words)
     for vr, form, words in (
@@ -44,7 +44,7 @@ _FORMS: dict[str, tuple[re.Pattern[str], str]] = {
         ("UI", r"(?=.{0,64}$)((0|[1-9]\d*)(\.(0|[1-9]\d*))*)?", "digits and dots, at most 64 characters"),
         ("UR", r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*", "an address (RFC 3986)"),
         ("UT", rf"{_CONTROLLED}*", "text"),
-        ("UN", rf"{_CONTROLLED}*", "text"),  # nobody knows what it should be
+        ("UN", rf"{_CONTROLLED}*", "text"),  # its true VR is unknown
     )
 }
 _SINGLE = frozenset({"LT", "ST", "UR", "UT", "UN"})  # a backslash is part of the value
@@ -64,7 +64,7 @@ DUMMIES: dict[str, str] = {
 
 
 def check_value(vr: str, text: str) -> str | None:
-    """Return what a value of the VR must look like when ``text`` is none, else None."""
+    """Return what a value of the VR must look like if ``text`` is not valid, else None."""
     if vr in _NUMBERS:
         return _check_numbers(vr, text)
     if vr not in _FORMS:
@@ -87,7 +87,7 @@ def _is_date(value: str) -> bool:
         return False
 
 
-# VR -> whether what has the right form means something.
+# VR -> whether a value that matches the pattern is valid.
 _HOLDS: dict[str, Callable[[str], bool]] = {
     "DA": _is_date,
     "DT": lambda value: not value[:8].isdigit() or len(value) < len("YYYYMMDD") or _is_date(value),
@@ -120,7 +120,7 @@ def encode_value(vr: str, text: str, encoding: Encoding, character_sets: tuple[s
         character_sets: the values of Specific Character Set (0008,0005).
 
     Raises:
-        DicomProblem: the character set has no such characters.
+        DicomProblem: the character set lacks a character.
     """
     if vr in _NUMBERS:
         return _packed(vr, text, encoding.order)
@@ -133,12 +133,12 @@ def encode_value(vr: str, text: str, encoding: Encoding, character_sets: tuple[s
     return data + (b"\0" if vr == "UI" else b" ") * (len(data) % 2)
 
 
-# Alone in Specific Character Set, or first (PS3.3 table C.12-5).
+# As the only or first value of Specific Character Set (PS3.3 table C.12-5).
 _NEVER_EXTENDED = {"ISO_IR 192": "utf-8", "GB18030": "gb18030", "GBK": "gbk"}
 _TERM = re.compile(r"ISO(?:_| 2022 )IR (\d+)")
 _ASCII = "6"
 _ROMAJI = "13"
-# Of two bytes each in the lower half, where they take the place of ASCII: codec and escape sequence.
+# Two-byte sets in G0, where they replace ASCII: codec and escape sequence.
 _LOWER = {"87": ("iso2022_jp", b"\x1b$B"), "159": ("iso2022_jp_1", b"\x1b$(D")}
 _TWO_BYTES = ("149", "58", *_LOWER)
 _BACK_TO_ASCII = b"\x1b(B"
@@ -159,7 +159,7 @@ def _encoded(text: str, character_sets: tuple[str, ...]) -> bytes:
 
 
 class _ExtendedWriter:
-    """Writes text with code extensions: what is first is back before every delimiter (PS3.5 section 6.1.2.5.3)."""
+    """Writes text with code extensions, back in the first set before each delimiter (PS3.5 section 6.1.2.5.3)."""
 
     def __init__(self, numbers: list[str]) -> None:
         self._first = _ASCII if numbers[0] in _TWO_BYTES else numbers[0]
@@ -169,7 +169,7 @@ class _ExtendedWriter:
         self.data = bytearray()
 
     def write(self, character: str) -> None:
-        """Append a character, and before it what says in which character set it is."""
+        """Append a character, after the escape sequence of its character set if needed."""
         if not character.isascii():
             self._write_beyond_ascii(character)
             return
@@ -206,7 +206,7 @@ def _found(character: str, sets: list[str]) -> tuple[str, bytes]:
 
 
 def _in_set(character: str, number: str) -> bytes:
-    """Return a character in a character set, nothing where it is not in it."""
+    """Return a character encoded in a character set, empty if the set lacks it."""
     if number in _LOWER:
         codec, escape = _LOWER[number]
         data = character.encode(codec, "ignore")
@@ -219,7 +219,7 @@ def _in_set(character: str, number: str) -> bytes:
 
 
 def _strictly(text: str, codec: str) -> bytes:
-    """Encode what is read as the same again; some codecs take one character for another."""
+    """Encode text that decodes to itself again; some codecs substitute similar characters."""
     data = text.encode(codec, "ignore")
     if data.decode(codec, "ignore") != text:
         raise DicomProblem(_NOT_IN_IT)
@@ -227,7 +227,7 @@ def _strictly(text: str, codec: str) -> bytes:
 
 
 def _number(name: str) -> str:
-    """Return the registration number of a character set, that of ASCII where it is not known."""
+    """Return the ISO registration number of a character set; ASCII's if it is unknown."""
     from pydicom.charset import python_encoding
 
     term = _TERM.fullmatch(name)
