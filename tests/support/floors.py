@@ -21,7 +21,7 @@ NOT_YET = {
         "dicom.anonymize.plan": 4,
         "dicom.anonymize.values": 1,
         "dicom.header": 2,
-        "dicom.json_stream": 2,
+        "dicom.json_reading": 2,
         "dicom.sameness": 1,
         "dicom.wholeness": 5,
         "dicomweb.filters": 3,
