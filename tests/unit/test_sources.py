@@ -205,7 +205,7 @@ async def test_a_folder_that_cannot_be_listed_is_told(
     real = os.scandir
 
     def refusing(path: Any) -> Any:
-        if Path(path).name == "a":
+        if not isinstance(path, int) and Path(path).name == "a":  # pytest clears its folders by descriptors
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
