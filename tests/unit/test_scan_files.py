@@ -165,7 +165,7 @@ async def test_what_may_not_be_opened(folder: Path, monkeypatch: pytest.MonkeyPa
         return real_open(path, *arguments, **named)
 
     def refuse_folder(path: Any) -> Any:
-        if Path(path).name == "s2":
+        if not isinstance(path, int) and Path(path).name == "s2":  # pytest clears its folders by descriptors
             raise PermissionError(13, "Permission denied", str(path))
         return real_scandir(path)
 
