@@ -17,7 +17,7 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHON = sys.executable
 AT_ONCE = ("--dist", "worksteal", "-o", "faulthandler_timeout=300")
-TWO, THREE = ("-n", "2", *AT_ONCE), ("-n", "3", *AT_ONCE)  # on two cores: many tests wait for sockets and clocks
+TWO, FIVE = ("-n", "2", *AT_ONCE), ("-n", "5", *AT_ONCE)  # on two cores: many wait for sockets, clocks and disks
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # tests are rewritten and compiled once, not by each process anew
 QUICK = "@tests/quick.txt"
 OF_DOCUMENTS = ("tests/cli/test_readme.py", "tests/unit/test_documented_code.py", "tests/unit/test_promises.py")
@@ -50,14 +50,14 @@ def quick(session: nox.Session) -> None:
 @nox.session
 def full(session: nox.Session) -> None:
     """Everything but what is marked large."""
-    session.run(PYTHON, "-m", "pytest", *THREE, *session.posargs, env=COMPILED)
+    session.run(PYTHON, "-m", "pytest", *FIVE, *session.posargs, env=COMPILED)
 
 
 @nox.session
 def large(session: nox.Session) -> None:
     """Run what is marked large, and what hypothesis makes examples for, with all of them."""
     env = {**COMPILED, "POSTDICOM_TESTS": "large"}
-    session.run(PYTHON, "-m", "pytest", *THREE, "-m", "large or hypothesis", *session.posargs, env=env)
+    session.run(PYTHON, "-m", "pytest", *FIVE, "-m", "large or hypothesis", *session.posargs, env=env)
 
 
 @nox.session
@@ -68,7 +68,7 @@ def coverage(session: nox.Session) -> None:
         env = {**COMPILED, "COVERAGE_FILE": str(folder / name), "COVERAGE_CORE": "ctrace"}
         for left in folder.glob(f"{name}*"):
             left.unlink()
-        command = (PYTHON, "-m", "coverage", "run", "-m", "pytest", *THREE, *what, *session.posargs)
+        command = (PYTHON, "-m", "coverage", "run", "-m", "pytest", *FIVE, *what, *session.posargs)
         session.run(*command, env=env, success_codes=[0, 1])  # what has to be fast is not, while it is measured
         session.run(PYTHON, "-m", "coverage", "combine", "--quiet", env=env)
         session.run(PYTHON, "-m", "coverage", "json", "--quiet", "-o", str(folder / f"{name}.json"), env=env)
