@@ -90,9 +90,12 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         return self._session.settings
 
     @property
-    def internals(self) -> tuple[Session, Dialect]:
-        """The session and dialect, for other packages in here such as the doctor. Not part of the public interface."""
-        return self._session, self._dialect
+    def internals(self) -> Retrieval:
+        """The session, the dialect and what was learned of the server, for other packages in here: the doctor and jobs.
+
+        Not part of the public interface.
+        """
+        return self._retrieval
 
     async def __aenter__(self) -> Self:
         await self._session.open()

@@ -186,9 +186,11 @@ def queries(pairs: Pairs, fits: Callable[[Pairs], bool]) -> list[Pairs]:
 
     A query without such a list is returned as it is, however long.
     """
+    if not pairs or fits(pairs):
+        return [pairs]
     lists = [_listed_uids(name, value) for name, value in pairs]
-    longest = max(range(len(lists)), key=lambda n: len(lists[n]), default=0)
-    if not pairs or fits(pairs) or len(lists[longest]) < 2:
+    longest = max(range(len(lists)), key=lambda n: len(lists[n]))
+    if len(lists[longest]) < 2:
         return [pairs]
     uids, name = lists[longest], pairs[longest][0]
     halves = uids[: len(uids) // 2], uids[len(uids) // 2 :]

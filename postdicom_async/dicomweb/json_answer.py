@@ -28,6 +28,7 @@ from postdicom_async.dicom.json_reading import (
     first_value,
     read_json,
 )
+from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 1 << 20
 _BATCH_ITEMS = 5000  # small items take twenty times their bytes once parsed
-_IDENTITY = (STUDY_UID, SERIES_UID, INSTANCE_UID, "00100020")  # the last is PatientID
+_IDENTITY = (STUDY_UID, SERIES_UID, INSTANCE_UID, JSON_TAG["PatientID"])
 _MARK_BYTES = 15  # with Python's overhead, exactly a size that malloc allocates anyway
 _READ_ASIDE = 64 << 10
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from postdicom_async.dicom.header import is_uid
 from postdicom_async.dicom.json_reading import DicomJson, first_value
+from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID, Pairs
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
@@ -23,8 +24,8 @@ from postdicom_async.results import InstanceUids, ListingCheck
 from postdicom_async.transfer.arrivals import Arrivals, Listed
 
 _OPERATION = "list instances"
-_COUNT_OF_STUDY = "00201208"  # Number of Study Related Instances
-_COUNT_OF_SERIES = "00201209"  # Number of Series Related Instances
+_COUNT_OF_STUDY = JSON_TAG["NumberOfStudyRelatedInstances"]
+_COUNT_OF_SERIES = JSON_TAG["NumberOfSeriesRelatedInstances"]
 _PAGE = 200
 _T = TypeVar("_T")
 _Keep: TypeAlias = Callable[[Iterable[InstanceUids]], None]

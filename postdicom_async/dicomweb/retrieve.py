@@ -11,7 +11,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from postdicom_async.dicom.header import checked_uid, is_uid
-from postdicom_async.dicomweb.dialects import INSTANCE_LADDER, Dialect, Route, parse_media_type
+from postdicom_async.dicomweb.dialects import Dialect, Route
+from postdicom_async.dicomweb.media_types import INSTANCE_LADDER, parse_media_type
 from postdicom_async.dicomweb.multipart import (
     MultipartDamage,
     PartEnd,
@@ -117,15 +118,12 @@ class Retrieval:
 
         The session repeats them by itself, and if a repeat succeeds nobody else learns of it.
         """
-        settings = self.session.settings
 
         def watch(event: Event) -> None:
             if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
                 policy.refused(time.monotonic())
-            if settings.on_event is not None:
-                settings.on_event(event)
 
-        return self.over(self.session.with_settings(replace(settings, on_event=watch)))
+        return self.over(self.session.watched_by(watch))
 
     @property
     def as_stored(self) -> bool:

@@ -16,17 +16,18 @@ from postdicom_async.dicom.json_reading import (
     objects_in,
 )
 from postdicom_async.dicom.native_xml import objects_in_xml
-from postdicom_async.dicomweb.dialects import parse_media_type
+from postdicom_async.dicom.tags import JSON_TAG
+from postdicom_async.dicomweb.media_types import parse_media_type
 from postdicom_async.results import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_REFERENCED_SOP_SEQUENCE = "00081199"
-_FAILED_SOP_SEQUENCE = "00081198"
-_REFERENCED_SOP_INSTANCE_UID = "00081155"
-_FAILURE_REASON = "00081197"
-_WARNING_REASON = "00081196"
+_REFERENCED_SOP_SEQUENCE = JSON_TAG["ReferencedSOPSequence"]
+_FAILED_SOP_SEQUENCE = JSON_TAG["FailedSOPSequence"]
+_REFERENCED_SOP_INSTANCE_UID = JSON_TAG["ReferencedSOPInstanceUID"]
+_FAILURE_REASON = JSON_TAG["FailureReason"]
+_WARNING_REASON = JSON_TAG["WarningReason"]
 
 # PS3.18 tables I.2-1 (warnings) and I.2-2 (failures), with the PS3.7 annex C codes that servers also send.
 _CODES: Final[tuple[tuple[range, str], ...]] = (

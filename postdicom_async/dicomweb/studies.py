@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.header import is_uid
 from postdicom_async.dicom.json_reading import first_value, values_of
+from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import LISTED, STUDY_UID
 from postdicom_async.dicomweb.listing import as_count
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from postdicom_async.dicomweb.retrieve import Retrieval
 
 _OPERATION: Final = "list studies"
-_DATE, _COUNT, _MODALITIES = "00080020", "00201208", "00080061"
+_DATE, _COUNT = JSON_TAG["StudyDate"], JSON_TAG["NumberOfStudyRelatedInstances"]
+_MODALITIES = JSON_TAG["ModalitiesInStudy"]
 _FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))
 _DAY: Final = 8
 _EARLIEST, _LATEST = "19000101", "20991231"  # used if no date is known

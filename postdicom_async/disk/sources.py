@@ -48,8 +48,11 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | Dataset | Stream"
 """A file, a folder (searched recursively), a whole DICOM file in memory, a pydicom data set, or a stream of the bytes
 of a DICOM file: an object with ``async read(n)``, a `Part`, or, among others, an async iterable of bytes."""
 
-Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source]"
-"""One or more sources. An async iterable outside a list yields sources; it is not a stream of bytes."""
+Sources: TypeAlias = "Source | Iterable[Source] | AsyncIterable[Source] | AsyncIterable[IdentifiedSource]"
+"""One or more sources. An async iterable outside a list yields sources; it is not a stream of bytes.
+
+What another end of a job yields has been identified there, and is passed on as it is.
+"""
 
 _FILES_A_HOP = 32  # files read in one call to a thread: a call costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # bytes in memory drawn from the caller's iterator in one call to a thread
@@ -134,7 +137,7 @@ def _looked_at(sources: Iterable[Source], look: Callable[[Path], _T]) -> Iterato
 async def _groups(sources: Sources) -> AsyncGenerator[Iterable[Source] | IdentifiedSource, None]:
     """Yield a collection of sources as it is, but each item of a lazy iterable as a group of its own."""
     if isinstance(sources, AsyncIterable) and not _is_single(sources):
-        each: AsyncIterator[Source] = aiter(sources)
+        each: AsyncIterator[Source | IdentifiedSource] = aiter(sources)
         try:
             async for source in each:
                 yield source if isinstance(source, Usable | Unusable) else iter([source])

@@ -91,7 +91,7 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
 
     Errors become findings, not exceptions.
     """
-    session, dialect = archive.internals
+    session, dialect = archive.internals.session, archive.internals.dialect
     is_vendor = dialect.name == POSTDICOM.name
     other = DICOMWEB if is_vendor else POSTDICOM
     wire = None if not is_vendor else archive.wire if isinstance(archive, PostDicom) else Wire()

@@ -24,7 +24,7 @@ import anyio
 import httpx
 
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageError
-from postdicom_async.events import ArchiveSilent
+from postdicom_async.events import ArchiveSilent, Event, OnEvent
 from postdicom_async.face import translated
 from postdicom_async.http.answer import Answer, StreamedAnswer, start
 from postdicom_async.http.endpoint import (
@@ -54,9 +54,15 @@ class _Making(Policy):
     """
 
     def __init__(
-        self, call: Call, link: SharedConnections, patience: CallPatience, credentials: Credentials, settings: Settings
+        self,
+        call: Call,
+        link: SharedConnections,
+        patience: CallPatience,
+        credentials: Credentials,
+        settings: Settings,
+        on_event: OnEvent | None,
     ) -> None:
-        super().__init__(call.operation, call.repeat, settings.retry, link.budget, on_event=settings.on_event)
+        super().__init__(call.operation, call.repeat, settings.retry, link.budget, on_event=on_event)
         self.call = call
         self.patience = patience
         self.sent: bool = False
@@ -102,6 +108,7 @@ class Session:
         self._credentials = credentials_from(auth, on_event=settings.on_event)
         self._link: SharedConnections | None = None
         self._patience: CallPatience | None = None
+        self._watch: OnEvent | None = None
         refuse_open_credentials(self.url, self._credentials, settings)
         if transport is None:
             self._chosen = choose_transport(self.url, settings)
@@ -153,6 +160,16 @@ class Session:
         credentials = credentials_from(auth, on_event=settings.on_event)
         refuse_open_credentials(self.url, credentials, settings)
         return self._copy(settings=settings, _credentials=credentials)
+
+    def watched_by(self, watch: OnEvent) -> Session:
+        """Return a session that tells ``watch`` too of what it meets, before whom its settings name."""
+        return self._copy(_watch=watch)
+
+    def _tell_both(self, event: Event) -> None:
+        if self._watch is not None:
+            self._watch(event)
+        if self.settings.on_event is not None:
+            self.settings.on_event(event)
 
     def _copy(self, **changed: object) -> Session:
         other = copy.copy(self)
@@ -243,7 +260,8 @@ class Session:
 
     def _making(self, call: Call) -> _Making:
         patience = self._patience or self._new_patience()
-        return _Making(call, self._open_link(), patience, self._credentials, self.settings)
+        on_event = self.settings.on_event if self._watch is None else self._tell_both
+        return _Making(call, self._open_link(), patience, self._credentials, self.settings, on_event)
 
     async def _in_time(self, making: _Making, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Run the retry loop within what is left of the call's deadline."""

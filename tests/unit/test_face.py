@@ -345,7 +345,7 @@ def public_classes() -> set[type]:
     found = {one for name in postdicom_async.__all__ if isinstance(one := getattr(postdicom_async, name), type)}
     for kind in list(found):
         for name, member in inspect.getmembers(kind, lambda one: isinstance(one, property)):
-            if name.startswith("_"):
+            if name.startswith("_") or name == "internals":  # the latter is for the package alone
                 continue
             getter = inspect.unwrap(member.fget)
             annotation = re.sub(r"\[.*", "", str(getter.__annotations__.get("return", "")))

@@ -8,7 +8,6 @@ two concurrency policies kept here, one for retrieve and one for store requests.
 from __future__ import annotations
 
 from contextlib import aclosing, closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from postdicom_async.dicomweb.client import DicomWeb
@@ -75,15 +74,14 @@ class ArchiveEnd:
 
     def _take(self, client: DicomWeb) -> None:
         self._client = client
-        self._retrieval = client._retrieval  # noqa: SLF001 - of this package
+        self._retrieval = client.internals
         self._session = self._retrieval.session
         self._stores = Stores(self._session.settings.limits.parallel_stores)
         self._retrieves = Retrieves(self._retrieval)
 
     def pace_requests(self, before_request: Callable[[], Awaitable[None]]) -> None:
-        """Await ``pace`` before every request of this end, to limit the rate; call this before the end is opened."""
-        session = self._session.with_settings(replace(self._session.settings, before_request=before_request))
-        self._take(self._client._over(session))  # noqa: SLF001 - of this package
+        """Await ``before_request`` before each request of this end, to limit its rate; call it before opening."""
+        self._take(self._client.with_options(before_request=before_request))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -187,7 +185,7 @@ class ArchiveEnd:
                     stores=self._stores,
                     distinct=True,
                 )
-                return await upload.run(given)  # type: ignore[arg-type]  # another end's item, passed on as it is
+                return await upload.run(given)
 
             return Outcomes(engine)
 

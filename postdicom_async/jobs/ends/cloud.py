@@ -92,7 +92,7 @@ class CloudEnd:
 
         def upload(given: AsyncIterator[IdentifiedSource]) -> Outcomes[UploadReport]:
             return self._api.upload_each(
-                given,  # type: ignore[arg-type]  # what another end gave, as it is
+                given,
                 institution_uuid=self._institution,
                 folder_uuid=self._folder,
                 anonymize=anonymize,
