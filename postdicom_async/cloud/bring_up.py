@@ -120,7 +120,7 @@ def _is_address(address: object, schemes: set[str]) -> bool:
         return False
     try:
         parts = urlsplit(address)
-        _ = parts.port  # raises for what is no number
+        _ = parts.port  # raises if it is not a number
     except ValueError:
         return False
     return parts.scheme in schemes and bool(parts.hostname)

@@ -36,7 +36,7 @@ class CloudCaller(VendorCaller[CloudOperation]):
 
     @property
     def wire(self) -> CloudWire:
-        """What is assumed of the service."""
+        """The assumptions about the service."""
         return self.connection.wire
 
     @property

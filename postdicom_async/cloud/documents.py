@@ -105,7 +105,7 @@ class DocumentUpload:
         raise problem
 
     def _look(self, path: Path) -> _Document | Unusable:
-        """Return what a file is; called in a thread."""
+        """Return the document at a path, or why it cannot be sent; called in a thread."""
         found: Beginning[DocumentType | None] | Unusable = read_beginning(path, _told)
         if isinstance(found, Unusable):
             return Unusable(found.label, Status.UNREADABLE, found.reason, found.size)

@@ -1,4 +1,4 @@
-"""The frames of the Cloud API and what is in them: requests written, answers read. Pure.
+"""The frames of the Cloud API and their contents: requests written, answers read. Pure.
 
 A frame is one binary message of a WebSocket, its fields packed, its numbers little-endian.
 
@@ -21,7 +21,7 @@ from postdicom_async.vendor.answers import Content, parse, parse_text, refusal_i
 
 
 class MessageType(IntEnum):
-    """What a frame is."""
+    """The type of a frame."""
 
     SESSION = 3
     GENERAL = 17
@@ -122,7 +122,7 @@ def addressed_to(frame: bytes) -> tuple[int, int] | None:
 
 
 def decode_response(frame: bytes) -> Response:
-    """Return what a response frame says; bytes after its last field are ignored.
+    """Return the fields of a response frame; bytes after its last field are ignored.
 
     A length of zero or less stands for an empty text; no bytes follow it.
 
@@ -188,7 +188,7 @@ _UNCLEAR: Final = "the service answered with something that says neither yes nor
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What an answer says. Its ``repr`` shows nothing of it.
+    """The content of an answer, which its ``repr`` does not show.
 
     Every answer is a JSON object with ``ResponseCode``, 1 for success, and ``ResponseMessage``: a text, or an object
     that may hold a ``Success`` of its own (JavaScript library). How a refusal looks is not known, so any other code, a
@@ -228,7 +228,7 @@ class Envelope:
 
 
 def read_envelope(response: Response, *, code_decides: bool = True, flag_decides: bool = False) -> Envelope:
-    """Return what a response frame carries.
+    """Return the content of a response frame.
 
     Args:
         response: the frame.

@@ -64,7 +64,7 @@ _Part: TypeAlias = "tuple[SocketSlot, FrameSocket, int, bytes]"
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What became of a file, and the order that holds it where the service named it.
+    """The outcome of a file, and the order that holds it if the service named one.
 
     ``temporary``: whether another try may end differently, as it may wherever an answer was lost.
     """

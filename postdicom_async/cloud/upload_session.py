@@ -1,4 +1,4 @@
-"""What uploads of the Cloud API share: their session, the numbers of their files, and one attempt at a message.
+"""The shared parts of Cloud API uploads: their session, the numbers of their files, and one attempt at a message.
 
 An upload is announced under the account's session (23/1) and gets an id of its own. `UploadSession` holds both ids;
 only `_entered` changes them, one caller at a time, when the account has a new session: the upload is then announced
@@ -205,7 +205,7 @@ class UploadSession:
             for kind, times in self._silences.items()
         )
 
-    # --- what became of it ---------------------------------------------------------------------------------------
+    # --- results and errors --------------------------------------------------------------------------------------
 
     def refused(self, refusal: str, private: Iterable[str] = ()) -> Problem:
         """Return the problem of a part that the service refused; ``private`` must not appear in its message."""
@@ -274,7 +274,7 @@ class _FilePolicy(Policy):
 
 
 def status_after(error: PostdicomError) -> Status:
-    """Return what is known of a file whose last attempt ended so."""
+    """Return the status of a file whose last attempt ended with this error."""
     if isinstance(error, ConnectionFailed | ProtocolError):
         return Status.UNCONFIRMED
     return Status.FAILED

@@ -1,4 +1,4 @@
-"""Whether a file is whole, told by the lengths it declares; no value is read (PS3.5 sections 7 and A.4, PS3.10).
+"""Whether a file is whole, judged by the lengths it declares; no value is read (PS3.5 sections 7 and A.4, PS3.10).
 
 A verdict of "cut off" keeps a file from being sent, so it is given only where the file itself says that more must
 come: an element, item or fragment longer than what is left, a sequence or fragments without their delimiter, a

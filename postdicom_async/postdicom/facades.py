@@ -146,7 +146,7 @@ class Folders:
         expires: date | str | None = None,
         downloadable: bool = False,
     ) -> ShareLink:
-        """Share a folder by a link (documented: ``sharefolderwithurl``); without a password anyone with it can look."""
+        """Share a folder by a link (documented: ``sharefolderwithurl``); without a password it is open to anyone."""
         return await self._caller.call("folders.share", ShareLink, locals())
 
 
@@ -165,7 +165,7 @@ class Shares:
         password: str | None = None,
         downloadable: bool = False,
     ) -> ShareLink:
-        """Create a link to orders (documented: ``createsharelink``); without a password anyone with it can look."""
+        """Create a link to orders (documented: ``createsharelink``); without a password it is open to anyone."""
         return await self._caller.call("shares.create_link", ShareLink, locals())
 
     async def share_orders(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
 
 _DEEPEST = 100
-_MOST_HELD = 64 << 20  # bytes written anew in one file; a plan is held until the file is sent
+_MOST_HELD = 64 << 20  # bytes rewritten in one file; a plan is held until the file is sent
 _PART_COST = 200
 _LONGEST_UIDS = 1 << 20
 _LONGEST_ID = 1024
