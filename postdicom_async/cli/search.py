@@ -13,7 +13,6 @@ from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, level_of
-from postdicom_async.dicom.tags import JSON_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -96,9 +95,9 @@ def _tell(level: SearchLevel, datasets: list[Dataset], fields: Sequence[str], *,
 NOTHING = "nothing matches"
 _NOT_OF_A_STUDY = {
     "modality": "ModalitiesInStudy",
-    JSON_TAG["Modality"]: "ModalitiesInStudy",
+    "00080060": "ModalitiesInStudy",
     "sopclassuid": "SOPClassesInStudy",
-    JSON_TAG["SOPClassUID"]: "SOPClassesInStudy",
+    "00080016": "SOPClassesInStudy",
 }
 
 
