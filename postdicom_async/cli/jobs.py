@@ -21,7 +21,7 @@ from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.job_options import JobName, Machines, Pacing
 from postdicom_async.cli.job_run import JobOutput, Picture, counts_text, document_of, reason_lines, run_job
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import AsJson, Common
+from postdicom_async.cli.options import AllowedHosts, AsJson, Common
 from postdicom_async.cli.paths import given_path
 from postdicom_async.jobs import SETTLED, Eta, State
 
@@ -369,14 +369,6 @@ _TokenFile: TypeAlias = Annotated[
         help="Holds the token with which Prometheus may read /metrics; only you may be able to read it.",
     ),
 ]
-_Hosts: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-host",
-        metavar="NAME",
-        help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
-    ),
-]
 
 
 def watch(job: JobName, common: Common) -> int:
@@ -413,7 +405,7 @@ def serve(
         bool, typer.Option("--control", help="Let the page pause, resume and change the job, and retry what failed.")
     ] = False,
     metrics_token_file: _TokenFile = None,
-    allow_host: _Hosts = None,
+    allow_host: AllowedHosts = None,
 ) -> int:
     """Show a job in a browser on this machine until Ctrl-C, whether or not it runs.
 

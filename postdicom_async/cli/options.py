@@ -27,6 +27,14 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON 
 ErrorIfNothing: TypeAlias = Annotated[
     bool, typer.Option("--error-if-nothing", help="Exit with 9, and say so, if there was nothing to do.")
 ]
+AllowedHosts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from postdicom_async import UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Common
+from postdicom_async.cli.options import AllowedHosts, Common
 from postdicom_async.cli.paths import given_path, require_writable
 
 if TYPE_CHECKING:
@@ -40,14 +40,6 @@ _Origins: TypeAlias = Annotated[
         help="Let pages of this origin use it in a browser, such as http://localhost:3000. May be repeated.",
     ),
 ]
-_Hosts: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-host",
-        metavar="NAME",
-        help="A name besides localhost that it is reached by, such as a proxy's. May be repeated.",
-    ),
-]
 
 
 def serve(
@@ -58,7 +50,7 @@ def serve(
     data: _Data = None,
     username: _Username = "demo",
     allow_origin: _Origins = None,
-    allow_host: _Hosts = None,
+    allow_host: AllowedHosts = None,
 ) -> int:
     """Run a DICOMweb archive on this machine until Ctrl-C.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, TypeAlias
 from xml.sax.saxutils import escape, quoteattr
 
@@ -55,6 +57,11 @@ def refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) 
     return Response(
         body, status, {**(headers or {}), "X-Error-Reason": header_text(reason)}, media_type="application/json"
     )
+
+
+def places_of(error: Exception) -> str:
+    """Return where an exception came from, for a log: its text and its frames may hold what was asked or stored."""
+    return " ".join(f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__))
 
 
 def slow_down(wait: int) -> Response:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from traceback import extract_tb
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from postdicom_async.emulator.answers import RouteHandler, RouteRow, refusal, slow_down
+from postdicom_async.emulator.answers import RouteHandler, RouteRow, places_of, refusal, slow_down
 from postdicom_async.emulator.cloud.bring_up import REGION_PATH, ROUTER_PATH, bring_up_routes
 from postdicom_async.emulator.cloud.listener import CloudListener
 from postdicom_async.emulator.context import ArchiveContext, ArchiveOptions
@@ -164,7 +163,7 @@ def _cross_origin(allowed: Collection[str]) -> list[Middleware]:
     ]
 
 
-async def _on_error(_request: Request, error: Exception) -> Response:
+async def _on_error(_request: object, error: Exception) -> Response:
     """Answer with a reason that reveals nothing of the request or the stored data."""
     if isinstance(error, HTTPException):
         return refusal(error.status_code, error.detail, error.headers)
@@ -172,9 +171,7 @@ async def _on_error(_request: Request, error: Exception) -> Response:
         return refusal(500, f"the stored file cannot be read: {error}")
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return refusal(507, "the disk of the archive is full; deleting something makes room")
-    # A mistake of the archive's own. Neither the error's text nor its frames are shown: they hold what was asked.
-    places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
-    _logger.error("a request failed: %s at %s", type(error).__name__, " ".join(places))
+    _logger.error("a request failed: %s at %s", type(error).__name__, places_of(error))  # the archive's own mistake
     return refusal(500, f"the archive failed: {type(error).__name__}")
 
 
@@ -190,6 +187,9 @@ class FrontGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; `CloudListener` makes the same checks for WebSockets."""
+        if scope["type"] == "lifespan":  # nobody asks anything, and what fails is for whoever starts the archive
+            await self._app(scope, receive, send)
+            return
         app = self._app
         if scope["type"] == "http":
             root = scope.get("root_path", "")
@@ -207,13 +207,14 @@ class FrontGate:
         try:
             await app(scope, receive, noting)
         except Exception as error:  # noqa: BLE001 - Starlette would hand it to uvicorn, which logs its text
-            answer = await _on_error(Request(scope), error)
-        if (
-            answer is not None and has_begun
-        ):  # too late to say it: the connection is cut, by an error that holds nothing
+            answer = await _on_error(scope, error)
+        if answer is None:
+            return
+        if has_begun or scope["type"] != "http":
+            # Too late to say it, or a WebSocket, which has no answer: the connection is cut. By an error that holds
+            # nothing, raised out here because within the handler it would carry the first one along.
             raise RuntimeError("an answer broke off")
-        if answer is not None:
-            await answer(scope, receive, send)
+        await answer(scope, receive, send)
 
     def _refused(self, request: Request, path: str) -> Response | None:
         """Return the refusal of a request that is not let in, else None."""

@@ -18,8 +18,11 @@ from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Mount
 from starlette.types import Send
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from postdicom_async.emulator import EmbeddedArchive, create_app, serve
+from postdicom_async.emulator.cloud.listener import CloudListener
 from postdicom_async.emulator.samples import write_benchmark_series
 from postdicom_async.errors import UsageError
 from tests.emulator.support import STOW_TYPE, client_of, make_instance, store
@@ -167,6 +170,22 @@ async def test_a_bug_in_the_middle_of_an_answer_cuts_it_and_logs_nothing_of_it(
 
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get("/studies/1.2.3")
+
+    assert "a request failed: ZeroDivisionError at" in caplog.text
+    assert "CANARY" not in caplog.text
+
+
+async def test_a_bug_while_a_websocket_opens_logs_nothing_of_it(
+    embedded_archive: EmbeddedArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("CANARY^PATIENT")
+
+    monkeypatch.setattr(CloudListener, "_refused", fail)
+
+    with pytest.raises(WebSocketException):
+        async with connect(f"ws{embedded_archive.url.removeprefix('http')}/?ClientUniqueId=x"):
+            pass
 
     assert "a request failed: ZeroDivisionError at" in caplog.text
     assert "CANARY" not in caplog.text

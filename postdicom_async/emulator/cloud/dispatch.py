@@ -6,11 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from traceback import extract_tb
 from typing import Any, NamedTuple
 
-from postdicom_async.emulator.answers import Refusal
+from postdicom_async.emulator.answers import Refusal, places_of
 from postdicom_async.emulator.cloud.frames import GENERAL, SESSION, UPLOAD, CloudRequest
 from postdicom_async.emulator.cloud.general import general_table
 from postdicom_async.emulator.cloud.oddities import RequestKey
@@ -117,10 +115,8 @@ class Dispatch:
         except Refusal as refused:
             return self.refusal(asked, refused.detail)
         except Exception as error:  # noqa: BLE001 - a bug here must end the request, not the connection
-            # Neither the error's text nor its frames, which hold what was asked.
-            places = [f"{Path(frame.filename).stem}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
             kind = type(error).__name__
-            _logger.error("a request of type %s/%s failed: %s at %s", *asked.key, kind, " ".join(places))  # noqa: TRY400
+            _logger.error("a request of type %s/%s failed: %s at %s", *asked.key, kind, places_of(error))  # noqa: TRY400
             return self.refusal(asked, f"the archive failed: {kind}")
         with self._counting:
             self._cloud.executed[asked.key] += 1
