@@ -21,23 +21,21 @@ import weakref
 from collections import deque
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicom.wholeness import what_is_missing
 from postdicom_async.disk.files import Unusable, explained
 from postdicom_async.disk.sources import Usable, identify_kept
 from postdicom_async.disk.spool import PrivateFile, SpooledFile
-from postdicom_async.disk.threads import shared_pool
 from postdicom_async.errors import LocalFileError
 from postdicom_async.results import Status
+from postdicom_async.transfer.sinks import UsesDiskThreads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-    from contextlib import AbstractContextManager
 
     from postdicom_async.disk.sources import IdentifiedSource
-    from postdicom_async.disk.threads import DiskPool
     from postdicom_async.results import InstanceUids
     from postdicom_async.transfer.sinks import Arrival, ArrivalEnded, Arriving, Pieces
 
@@ -159,7 +157,7 @@ _LEAST: Final = 4096  # bytes that an instance counts for at least
 _UNREAD: Final = 300.0  # seconds after which a body that was taken but not read is dropped, if the next one is awaited
 
 
-class HoldingSink:
+class HoldingSink(UsesDiskThreads):
     """Holds instances until they are taken, about ``most`` bytes of them in memory. Enter it while it is in use.
 
     Files hold a multiple of that, and always the instance that is arriving.
@@ -192,17 +190,6 @@ class HoldingSink:
         self._unread: list[weakref.ref[PassingBody]] = []
         self._finished = False
         self._closed = False
-        self._threads: AbstractContextManager[DiskPool] | None = None
-
-    def __enter__(self) -> Self:
-        self._threads = shared_pool()
-        self.pool: DiskPool = self._threads.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.__exit__(None, None, None)
 
     # --- for receivers ------------------------------------------------------------------------------------------------
 

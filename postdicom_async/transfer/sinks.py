@@ -89,7 +89,24 @@ class Sink(Protocol):
 _LEAST_HELD = 32 * 1024  # bytes the smallest file counts as, so that the number of waiting files is bounded too
 
 
-class FolderSink:
+class UsesDiskThreads:
+    """Holds the disk's threads, which all downloads of an event loop share, while it is entered."""
+
+    pool: DiskPool
+    _threads: AbstractContextManager[DiskPool] | None = None
+
+    def __enter__(self) -> Self:
+        self._threads = shared_pool()
+        self.pool: DiskPool = self._threads.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.__exit__(None, None, None)
+
+
+class FolderSink(UsesDiskThreads):
     """A `Sink` of files, each written under a temporary name, made durable, and then given its final one.
 
     Enter it for as long as it is used.
@@ -103,19 +120,8 @@ class FolderSink:
         self.piece: int = piece
         self.folder: SafeFolder = folder
         self._name = name
-        self._threads: AbstractContextManager[DiskPool] | None = None
         self._quick = QuickWork()
         self._beginning_of_path = lru_cache(64)(lambda parts: str(folder.root.joinpath(*parts, "x"))[:-1])
-
-    def __enter__(self) -> Self:
-        self._threads = shared_pool()
-        self.pool: DiskPool = self._threads.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.__exit__(None, None, None)
 
     def open(self, arriving: Arriving, ended: ArrivalEnded, /) -> Arrival:
         """Name the file; it is created when there is something to write.
