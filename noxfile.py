@@ -17,7 +17,7 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHON = sys.executable
 AT_ONCE = ("--dist", "worksteal", "-o", "faulthandler_timeout=300")
-TWO, FIVE = ("-n", "2", *AT_ONCE), ("-n", "5", *AT_ONCE)  # on two cores: many wait for sockets, clocks and disks
+FOUR, FIVE = ("-n", "4", *AT_ONCE), ("-n", "5", *AT_ONCE)  # on two cores: many wait for sockets, clocks and disks
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # tests are rewritten and compiled once, not by each process anew
 QUICK = "@tests/quick.txt"
 OF_DOCUMENTS = ("tests/cli/test_readme.py", "tests/unit/test_documented_code.py", "tests/unit/test_promises.py")
@@ -44,7 +44,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def quick(session: nox.Session) -> None:
     """Under a minute on two cores, and every module of the package is touched (``coverage`` proves it)."""
-    session.run(PYTHON, "-m", "pytest", *TWO, "-q", QUICK, *session.posargs, env=COMPILED)
+    session.run(PYTHON, "-m", "pytest", *FOUR, "-q", QUICK, *session.posargs, env=COMPILED)
 
 
 @nox.session
