@@ -79,9 +79,7 @@ async def test_parts_pass_through_in_bounded_memory(embedded_archive: EmbeddedAr
         try:
             await send_parts(socket, session, many)
             await until(lambda: cloud.executed[23, 3] == many)
-            await until(
-                lambda: tracemalloc.get_traced_memory()[0] < 4 * PART
-            )  # threads may hold one yet
+            await until(lambda: tracemalloc.get_traced_memory()[0] < 4 * PART)  # threads may hold one yet
             left, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

@@ -303,6 +303,22 @@ async def test_whoever_stops_taking_results_stops_the_workers(tmp_path: Path) ->
         told.is_exactly(chunks)
 
 
+async def test_what_is_dropped_is_not_given_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the scheduler hears of the cancellation only after the worker."""
+    monkeypatch.setenv("SHARED_FOLDER", str(tmp_path))
+    source, target = chores.FakeSpec("a"), chores.FakeSpec("b")
+    (chunk,) = chores.chunks_of(1)
+    working = asyncio.create_task(
+        asyncio.to_thread(chores.work, worker.Parcel("run", chunk, source, target, (600.0, 1)))
+    )
+    await until(lambda: chores.lines(tmp_path, "begun"))
+    await worker.drop("another")
+    assert not working.done()
+    await worker.drop("run")
+    assert await working is None
+    await worker.stop()
+
+
 async def test_a_worker_that_is_stopped_closes_its_ends_and_another_goes_on(tmp_path: Path) -> None:
     with running_cluster(tmp_path) as cluster:
         chunks = chores.chunks_of(12)

@@ -81,7 +81,8 @@ class Broken(NamedTuple):
     error: str
 
 
-WorkerAnswer: TypeAlias = Landed | Refused | Broken
+WorkerAnswer: TypeAlias = Landed | Refused | Broken | None
+"""None where the work was dropped: nobody waits for it."""
 Work: TypeAlias = "Callable[[End, End, Parcel], AsyncGenerator[ItemEnd | ChunkEnd, None]]"
 """The work done with the open ends: yields the results of items and of the chunk."""
 
@@ -155,6 +156,7 @@ class _Room:
         self._loop = asyncio.new_event_loop()
         self._kept: dict[Hashable, _Kept] = {}
         self._running: dict[asyncio.Task[Any], str] = {}
+        self._dropped: set[asyncio.Task[Any]] = set()
         # A daemon: should closing hang, the process can end anyway.
         self._thread = threading.Thread(target=self._run, name="postdicom-worker", daemon=True)
         self._thread.start()
@@ -163,17 +165,22 @@ class _Room:
         self._loop.run_forever()
         self._loop.close()
 
-    def run(self, parcel: Parcel, work: Coroutine[Any, Any, Landed]) -> Landed:
-        """Run a coroutine in the loop and wait for it. Called by dask's threads."""
+    def run(self, parcel: Parcel, work: Coroutine[Any, Any, Landed]) -> Landed | None:
+        """Run a coroutine in the loop and wait for it; None if it was dropped. Called by dask's threads."""
         return asyncio.run_coroutine_threadsafe(self._noted(parcel.job, work), self._loop).result()
 
-    async def _noted(self, job: str, work: Coroutine[Any, Any, Landed]) -> Landed:
+    async def _noted(self, job: str, work: Coroutine[Any, Any, Landed]) -> Landed | None:
         task = asyncio.create_task(work)
         self._running[task] = job
         try:
             return await task
+        except asyncio.CancelledError:
+            if task in self._dropped:
+                return None
+            raise
         finally:
             del self._running[task]
+            self._dropped.discard(task)
 
     @contextlib.contextmanager
     def end(self, spec: Any) -> Iterator[_Kept]:
@@ -187,12 +194,17 @@ class _Room:
         finally:
             kept.leave()
 
-    def drop(self, job: str | None) -> None:
-        """Cancel the work of a job, or with None all work."""
+    def drop(self, job: str) -> None:
+        """Cancel the work of a job.
+
+        It ends with None, not as work for another worker: a scheduler that has not heard yet that it is cancelled would
+        give it out again at once, and then nothing would end it.
+        """
 
         def cancel() -> None:
             for task, of in list(self._running.items()):
-                if job in {None, of}:
+                if job == of:
+                    self._dropped.add(task)
                     task.cancel()
 
         self._loop.call_soon_threadsafe(cancel)
