@@ -32,6 +32,7 @@ FLOORS = {
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud"},
+    "sync": {"dicom", "http", "dicomweb", "disk", "transfer"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
 }
 # The rooms of jobs, each with those it may import while it runs, besides itself and the two tables below them all. The
@@ -105,6 +106,7 @@ PURE = {
         "jobs.pace.windows",
         "doctor.checks",
         "postdicom.operations",
+        "sync.accept",
         "profiles.model",
         "transfer.adaptive",
         "vendor.answers",
