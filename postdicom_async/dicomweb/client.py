@@ -19,7 +19,8 @@ from postdicom_async.dicomweb.retrieve import Retrieval, Target, target_of
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.http.endpoint import Unset, origin_of
+from postdicom_async.http.credentials import Unset
+from postdicom_async.http.endpoint import origin_of
 from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Session
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources
-    from postdicom_async.http.endpoint import Auth
+    from postdicom_async.http.credentials import Auth
     from postdicom_async.results import DownloadReport, OnProgress, Outcome, UploadReport
     from postdicom_async.transfer.outcomes import Gathered, ReportFile
 
