@@ -1,4 +1,4 @@
-"""Tables made of dataclasses and exceptions: what their docstrings say of each field, beside its default."""
+"""Tables made of dataclasses: what their docstrings say of each field, beside its default."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ def _markdown(text: str) -> str:
     return "".join(part if at % 2 else re.sub(r"([*_<>|])", r"\\\1", part) for at, part in enumerate(parts))
 
 
-def _summary(kind: type[Any]) -> str:
-    first = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
-    return _markdown(" ".join(first.split()))
-
-
 def fields_of(name: str) -> str:
     """Return the table of a dataclass's fields; ``name`` is public, or the full name of its module and itself.
 
@@ -89,16 +84,3 @@ def settings() -> str:
         lead = _markdown("\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n")))
         made.append(f"## {name}\n\n{lead}\n\n{fields_of(name)}\n\n")
     return "".join(made)
-
-
-def errors() -> str:
-    """Return the table of exceptions: what each means, and what is caught with it."""
-    kinds = [kind for name in postdicom_async.__all__ if isinstance(kind := getattr(postdicom_async, name), type)]
-    rows = ["| exception | also caught by | means |", "|---|---|---|"]
-    for kind in kinds:
-        if issubclass(kind, postdicom_async.PostdicomError):
-            bases = ", ".join(
-                f"`{base.__name__}`" for base in kind.__bases__ if base is not postdicom_async.PostdicomError
-            )
-            rows.append(f"| {{py:exc}}`~postdicom_async.{kind.__name__}` | {bases} | {_summary(kind)} |")
-    return "\n".join(rows)

@@ -27,7 +27,6 @@ SUBJECTS: dict[str, Callable[..., str]] = {
     "exit_codes": from_command.exit_codes,
     "environment": from_command.environment,
     "settings": from_docstrings.settings,
-    "errors": from_docstrings.errors,
     "fields": from_docstrings.fields_of,
     "api": public_names.page,
 }
