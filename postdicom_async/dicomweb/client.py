@@ -46,8 +46,9 @@ class DicomWeb(ClientSearch, ClientRetrieve):
 
     Args:
         url: the address of the service, for example ``https://archive.example/dicom-web``.
-        auth: ``(user, password)``, a bearer token, a callable that gives one (asked again once after a 401, however
-            many requests saw it), any ``httpx.Auth``, or None.
+        auth: ``(user, password)``; a bearer token; a callable that gives one, as text or `Token` (asked again once
+            after a 401, however many requests saw it, and early where the `Token` says when it ends);
+            `ClientCredentials` or what is in `postdicom_async.tokens`; any ``httpx.Auth``; or None.
         settings: limits, time-outs, retry, TLS, proxy.
         transport: an httpx transport to use instead of the built-in one on aiohttp; its own settings then apply.
         dialect: the server's URL shapes, ``"dicomweb"`` or ``"postdicom"``, or a `Dialect` of your own.

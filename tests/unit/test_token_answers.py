@@ -23,10 +23,7 @@ def answer(status: int = 200, /, **told: Any) -> Granted | NotGranted:
         ({"token_type": "Bearer", "expires_in": 300}, 300.0),
         ({"token_type": "bearer", "expires_in": "3599"}, 3599.0),
         ({"token_type": "BEARER", "expires_in": 0.5}, 0.5),
-        *(
-            ({"expires_in": odd}, None)
-            for odd in (0, -1, True, None, "soon", [], {}, float("nan"), float("inf"), 10**400)
-        ),
+        *[({"expires_in": one}, None) for one in ODD],
     ],
 )
 def test_a_token(told: dict[str, Any], seconds: float | None) -> None:
