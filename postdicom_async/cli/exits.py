@@ -25,12 +25,15 @@ class Exit(IntEnum):
     """The exit codes of the command."""
 
     OK = 0
+    """All done."""
     ITEMS_FAILED = 1
     """Some items failed, or the archive's answer is unusable."""
     USAGE = 2
     """An option, an address or a local path is wrong; nothing was sent."""
     NOT_FOUND = 3
+    """The archive, or this machine, does not hold what was asked for."""
     AUTHENTICATION = 4
+    """The archive refuses the credentials, or what they may do."""
     TEMPORARY = 5
     """The same command may succeed later: the network, an archive that is busy or out of order."""
     VERIFICATION = 6
@@ -38,10 +41,11 @@ class Exit(IntEnum):
     LEDGER = 7
     """Another process runs this job, or its ledger cannot be used."""
     LIMIT = 8
-    """A limit is reached: a disk is full, or more would be deleted than allowed."""
+    """A limit is reached: a disk is full, more would be deleted than allowed, or the time is over."""
     NOTHING = 9
     """There was nothing to do, and --error-if-nothing was given."""
     INTERRUPTED = 130
+    """Interrupted by Ctrl-C."""
 
 
 MEANINGS: Mapping[int, str] = {
