@@ -130,8 +130,12 @@ def with_login(profile: Profile) -> Profile:
         return profile
     if username := os.environ.get("POSTDICOM_USERNAME", ""):
         return replace(profile, username=username)
-    names = {"token_url": "POSTDICOM_TOKEN_URL", "client_id": "POSTDICOM_CLIENT_ID", "scope": "POSTDICOM_SCOPE"}
-    return replace(profile, **{key: os.environ.get(variable, "") for key, variable in names.items()})
+    return replace(
+        profile,
+        token_url=os.environ.get("POSTDICOM_TOKEN_URL", ""),
+        client_id=os.environ.get("POSTDICOM_CLIENT_ID", ""),
+        scope=os.environ.get("POSTDICOM_SCOPE", ""),
+    )
 
 
 @public_face
