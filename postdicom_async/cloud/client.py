@@ -297,23 +297,16 @@ class CloudApi:
             folder_uuid: a folder that is there.
             password: what who opens the link must enter; without one it is open to anyone; the Cloud API
                 has one for links to folders alone.
-            title: of the link to a new folder.
-            description: of the link to a new folder.
+            title, description: of the link to a new folder.
             downloadable: whether who opens the link may download.
-            institution_uuid: as for `upload`.
-            sockets: as for `upload`.
-            anonymize: as for `upload`.
-            existing: as for `upload`; what the archive has already is shared as well.
-            progress: as for `upload`.
-            report: as for `upload`.
-            report_paths: as for `upload`.
+            institution_uuid, sockets, anonymize, progress, report, report_paths: as for `upload`.
+            existing: as for `upload`; what the service has already is shared as well.
 
         Raises:
             UsageError: an argument is wrong; nothing was sent.
             PostdicomError: the upload ended early, as for `upload`; there is no folder and no link.
         """
         sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)
-        of_order = {"institution_uuid": institution_uuid}
         sharing.require_usable(self._caller)
         done = await self.upload(
             sources,
@@ -325,11 +318,7 @@ class CloudApi:
             report=report,
             report_paths=report_paths,
         )
-
-        async def orders() -> tuple[str, ...]:
-            return done.patient_order_uuids
-
-        return await shared(sharing, done, orders, self, of_order=of_order)
+        return await shared(sharing, done, self, of_order={"institution_uuid": institution_uuid})
 
     @property
     def _caller(self) -> CloudCaller:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from postdicom_async.dicomweb.client import DicomWeb
@@ -9,8 +10,7 @@ from postdicom_async.dicomweb.dialects import POSTDICOM, Dialect
 from postdicom_async.face import public_face
 from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.facades import Folders, Orders, Shares
-from postdicom_async.postdicom.study_orders import orders_of_studies
-from postdicom_async.results import InstanceFinished
+from postdicom_async.postdicom.study_orders import StudiesNoted, orders_of_studies
 from postdicom_async.settings import Settings
 from postdicom_async.vendor.sharing import SharedUpload, Sharing, shared
 from postdicom_async.vendor.wire import Wire
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources
-    from postdicom_async.results import OnProgress, ProgressEvent
+    from postdicom_async.results import OnProgress
     from postdicom_async.transfer.outcomes import ReportFile
 
 
@@ -111,16 +111,12 @@ class PostDicom(DicomWeb):
             folder: the name of a new folder.
             folder_uuid: a folder that is there.
             password: what who opens the link must enter; without one it is open to anyone.
-            title: of the link to a new folder.
-            description: of the link to a new folder.
+            title, description: of the link to a new folder.
             downloadable: whether who opens the link may download.
             patience: seconds to wait until the service shows the orders of what was stored; its DICOMweb API does not
                 name them, so they are searched for.
-            anonymize: as for `upload`.
+            anonymize, progress, report, report_paths: as for `upload`.
             existing: as for `upload`; what the archive has already is shared as well.
-            progress: as for `upload`.
-            report: as for `upload`.
-            report_paths: as for `upload`.
 
         Raises:
             UsageError: an argument is wrong; nothing was sent.
@@ -128,20 +124,14 @@ class PostDicom(DicomWeb):
         """
         sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)
         sharing.require_usable(Caller(self._session, self._wire))
-        studies: set[str] = set()
-
-        def note(event: ProgressEvent) -> None:
-            if isinstance(event, InstanceFinished) and event.outcome.in_archive and event.outcome.uids is not None:
-                studies.add(event.outcome.uids.study_instance_uid)
-            if progress is not None:
-                progress(event)
-
+        noted = StudiesNoted(progress)
         done = await self.upload(
             sources,
             anonymize=anonymize,
             existing=existing,
-            progress=note,
+            progress=noted,
             report=report,
             report_paths=report_paths,
         )
-        return await shared(sharing, done, lambda: orders_of_studies(self, studies, patience=patience), self)
+        find_orders = partial(orders_of_studies, self, noted.studies, patience=patience)
+        return await shared(sharing, done, self, orders=find_orders)

@@ -12,15 +12,36 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from postdicom_async.errors import NotFound
+from postdicom_async.results import InstanceFinished
 from postdicom_async.vendor.sharing import TITLE
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from postdicom_async.postdicom.client import PostDicom
+    from postdicom_async.results import OnProgress, ProgressEvent
 
 _FIRST_WAIT = 0.5  # seconds; then twice as long each time
 _LONGEST_WAIT = 8.0
+
+
+class StudiesNoted:
+    """Listens to an upload, and passes on what it hears: a report need not hold every outcome.
+
+    Attributes:
+        studies: those of which the archive holds something that was sent.
+    """
+
+    def __init__(self, progress: OnProgress | None) -> None:
+        self.studies: set[str] = set()
+        self._progress = progress
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Note the study of an instance that has ended."""
+        if isinstance(event, InstanceFinished) and event.outcome.in_archive and event.outcome.uids is not None:
+            self.studies.add(event.outcome.uids.study_instance_uid)
+        if self._progress is not None:
+            self._progress(event)
 
 
 async def orders_of_studies(archive: PostDicom, studies: Iterable[str], *, patience: float) -> tuple[str, ...]:

@@ -139,9 +139,9 @@ class Sharing:
 async def shared(
     sharing: Sharing,
     report: UploadReport,
-    orders: Callable[[], Awaitable[tuple[str, ...]]],
     account: SharesThings,
     *,
+    orders: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
     of_order: Mapping[str, Any] = _NOTHING,
 ) -> SharedUpload:
     """Do what comes after the upload, as far as it goes; see `SharedUpload`.
@@ -149,8 +149,8 @@ async def shared(
     Args:
         sharing: how.
         report: of the upload.
-        orders: finds the orders that hold the files.
         account: the client.
+        orders: finds the orders that hold the files, if the report does not name them.
         of_order: what else the client wants to know when it puts an order into a folder.
     """
     made: dict[str, Any] = {"step": "upload"}
@@ -160,7 +160,7 @@ async def shared(
         if not report.counts.keys() & _THERE:
             raise UsageError("there is nothing to share: no file is DICOM", argument="sources", operation=TITLE)
         made["step"] = "orders"
-        made["patient_order_uuids"] = await orders()
+        made["patient_order_uuids"] = report.patient_order_uuids if orders is None else await orders()
         made["step"] = "folder"
         await _into_folder(sharing, made, account, of_order)
         made["step"] = "share"
