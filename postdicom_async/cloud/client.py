@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from postdicom_async.results import OnProgress, UploadReport
     from postdicom_async.transfer.outcomes import Gathered, ReportFile
 
+_OF_UPLOAD = frozenset(
+    {"anonymize", "existing", "institution_uuid", "progress", "report", "report_paths", "sockets", "sources"}
+)
+
 
 @public_face
 class CloudApi:
@@ -287,37 +291,34 @@ class CloudApi:
         it; with ``folder_uuid`` the orders go into a folder that is there, and the link opens them alone, not what
         else is in it; without either there is a link to the orders.
 
-        When a step after the upload fails, nothing is raised: what is returned says what exists and why it ended. The
-        same call again skips what is stored; give it ``folder_uuid`` where the folder has been made.
+        A step after the upload that fails raises nothing: what is returned says what exists, and why it ended. The same
+        call again skips what is stored; give it ``folder_uuid`` where the folder has been made.
 
         Args:
             sources: as for `upload`.
             expires: the last day of the link.
             folder: the name of a new folder.
             folder_uuid: a folder that is there.
-            password: what who opens the link must enter; without one it is open to anyone; the Cloud API
-                has one for links to folders alone.
-            title, description: of the link to a new folder.
+            password: for whoever opens the link, else it is open to anyone. The Cloud API has one for folders alone.
+            title: of the link to a new folder.
+            description: of the link to a new folder.
             downloadable: whether who opens the link may download.
-            institution_uuid, sockets, anonymize, progress, report, report_paths: as for `upload`.
+            institution_uuid: as for `upload`.
+            sockets: as for `upload`.
+            anonymize: as for `upload`.
             existing: as for `upload`; what the service has already is shared as well.
+            progress: as for `upload`.
+            report: as for `upload`.
+            report_paths: as for `upload`.
 
         Raises:
             UsageError: an argument is wrong; nothing was sent.
             PostdicomError: the upload ended early, as for `upload`; there is no folder and no link.
         """
+        upload = {name: value for name, value in locals().items() if name in _OF_UPLOAD}
         sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)
         sharing.require_usable(self._caller)
-        done = await self.upload(
-            sources,
-            institution_uuid=institution_uuid,
-            anonymize=anonymize,
-            existing=existing,
-            sockets=sockets,
-            progress=progress,
-            report=report,
-            report_paths=report_paths,
-        )
+        done = await self.upload(**upload)
         return await shared(sharing, done, self, of_order={"institution_uuid": institution_uuid})
 
     @property

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from postdicom_async.results import OnProgress
     from postdicom_async.transfer.outcomes import ReportFile
 
+_OF_UPLOAD = frozenset({"anonymize", "existing", "progress", "report", "report_paths", "sources"})
+
 
 @public_face
 class PostDicom(DicomWeb):
@@ -102,36 +104,33 @@ class PostDicom(DicomWeb):
         it; with ``folder_uuid`` the orders go into a folder that is there, and the link opens them alone, not what
         else is in it; without either there is a link to the orders.
 
-        When a step after the upload fails, nothing is raised: what is returned says what exists and why it ended. The
-        same call again skips what is stored; give it ``folder_uuid`` where the folder has been made.
+        A step after the upload that fails raises nothing: what is returned says what exists, and why it ended. The same
+        call again skips what is stored; give it ``folder_uuid`` where the folder has been made.
 
         Args:
             sources: as for `upload`.
             expires: the last day of the link.
             folder: the name of a new folder.
             folder_uuid: a folder that is there.
-            password: what who opens the link must enter; without one it is open to anyone.
-            title, description: of the link to a new folder.
+            password: for whoever opens the link; without one it is open to anyone.
+            title: of the link to a new folder.
+            description: of the link to a new folder.
             downloadable: whether who opens the link may download.
-            patience: seconds to wait until the service shows the orders of what was stored; its DICOMweb API does not
-                name them, so they are searched for.
-            anonymize, progress, report, report_paths: as for `upload`.
+            patience: seconds to wait until the service shows the orders; its answers to an upload do not name them.
+            anonymize: as for `upload`.
             existing: as for `upload`; what the archive has already is shared as well.
+            progress: as for `upload`.
+            report: as for `upload`.
+            report_paths: as for `upload`.
 
         Raises:
             UsageError: an argument is wrong; nothing was sent.
             PostdicomError: the upload ended early, as for `upload`; there is no folder and no link.
         """
+        upload = {name: value for name, value in locals().items() if name in _OF_UPLOAD}
         sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)
         sharing.require_usable(Caller(self._session, self._wire))
         noted = StudiesNoted(progress)
-        done = await self.upload(
-            sources,
-            anonymize=anonymize,
-            existing=existing,
-            progress=noted,
-            report=report,
-            report_paths=report_paths,
-        )
+        done = await self.upload(**{**upload, "progress": noted})
         find_orders = partial(orders_of_studies, self, noted.studies, patience=patience)
         return await shared(sharing, done, self, orders=find_orders)
