@@ -16,7 +16,7 @@ from postdicom_async import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from postdicom_async import Outcome
 
@@ -47,6 +47,22 @@ class Exit(IntEnum):
     INTERRUPTED = 130
     """Interrupted by Ctrl-C."""
 
+
+MEANINGS: Mapping[int, str] = {
+    Exit.OK: "All done.",
+    Exit.ITEMS_FAILED: "Some items failed, or the archive's answer cannot be worked with; also outcome unknown: search "
+    "before doing it again.",
+    Exit.USAGE: "Usage: an option, a path or a setting is wrong.",
+    Exit.NOT_FOUND: "Not found.",
+    Exit.AUTHENTICATION: "Authentication.",
+    Exit.TEMPORARY: "Temporary: a repeat may help.",
+    Exit.VERIFICATION: "What was verified is not at the target as it should be.",
+    Exit.LEDGER: "Another process runs this job, or its ledger cannot be used.",
+    Exit.LIMIT: "A limit is reached: no space is left, more would be deleted than is allowed, the time is over.",
+    Exit.NOTHING: "There was nothing to do; only with --error-if-nothing, else it is 0.",
+    Exit.INTERRUPTED: "Interrupted; 143 if by SIGTERM.",
+}
+"""What each code says, for people."""
 
 _BY_TYPE: tuple[tuple[type[PostdicomError], Exit], ...] = (
     (UsageError, Exit.USAGE),
