@@ -91,7 +91,7 @@ async def run_line(cli: Cli, line: str, addresses: Mapping[str, str]) -> Any:
         line = line.replace(shown, here)
     words = shlex.split(line, comments=True)
     if words[0] == "export":
-        cli.environment.update(word.split("=", 1) for word in words[1:])
+        cli.environment |= {name: value for name, _, value in (word.partition("=") for word in words[1:])}
         return None
     return await cli(*words[1:]) if words[0] == "postdicom" and words[1] != "serve" else None
 
