@@ -32,9 +32,9 @@ import httpx
 from postdicom_async.errors import AuthenticationFailed, UsageError
 from postdicom_async.events import CredentialsRefreshed
 from postdicom_async.face import translated
-from postdicom_async.http.repeat import tell
 from postdicom_async.http.tls import tls_context
 from postdicom_async.settings import Tls
+from postdicom_async.watching import HTTP_LOG, tell
 
 if TYPE_CHECKING:
     from postdicom_async.events import OnEvent
@@ -129,6 +129,7 @@ class _Refreshing(Credentials):
                 raise
             self._value, self._secrets = f"Bearer {token}", (token,)
             if self._was_given and self._value != rejected:
+                HTTP_LOG.info("the token was refreshed")
                 tell(self._on_event, CredentialsRefreshed())
             self._was_given, self._failure = True, None
             return self._value != rejected
