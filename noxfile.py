@@ -77,7 +77,13 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Test what the documents show and name: their commands, their code, the tests of their promises, the examples."""
+    """Build the pages, into docs/_build; test what they show and name: commands, code, links, promises, the examples.
+
+    A warning of the build is an error, and nothing is fetched. ``nox -s docs -- build`` only builds.
+    """
+    session.run(PYTHON, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
+    if session.posargs == ["build"]:
+        return
     all_of_them = ("-m", "large or not large")
     session.run(
         PYTHON, "-m", "pytest", "-q", *all_of_them, *OF_DOCUMENTS, "tests/examples", *session.posargs, env=COMPILED

@@ -29,11 +29,13 @@ FLOORS = {
     "transfer": {"dicom", "http", "disk"},
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "vendor": {"dicom", "http"},
-    "postdicom": {"dicom", "http", "dicomweb", "vendor"},
+    "tokens": {"http"},
+    "postdicom": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor"},
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
-    "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud"},
+    "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
+    "web": {"dicom", "disk", "dicomweb", "jobs"},
 }
 # The rooms of jobs, each with those it may import while it runs, besides itself and the two tables below them all. The
 # engine stands above: only ``machines``, where chunks are done elsewhere, imports some of it.
@@ -107,11 +109,13 @@ PURE = {
         "doctor.checks",
         "postdicom.operations",
         "profiles.model",
+        "tokens.answers",
         "transfer.adaptive",
         "vendor.answers",
         "vendor.fields",
         "vendor.values",
         "vendor.wire",
+        "web.statuses",
     )
 }
 IMPURE = {
