@@ -22,6 +22,7 @@ MODULES = {
 }
 # The rooms from the ground up, each with those it may import besides itself and what lies at the top of the package.
 FLOORS = {
+    "telemetry": set[str](),
     "dicom": set[str](),
     "http": set[str](),
     "disk": {"dicom"},
@@ -48,7 +49,7 @@ JOB_ROOMS = {
 }
 TOP = {
     f"{PACKAGE}.{name}"
-    for name in ("bodies", "errors", "events", "face", "lazy", "markup", "paging", "results", "settings")
+    for name in ("bodies", "errors", "events", "face", "lazy", "markup", "paging", "results", "settings", "watching")
 }
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
