@@ -36,7 +36,7 @@ from postdicom_async.sync.session_utils import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from postdicom_async.http.endpoint import Auth
+    from postdicom_async.http.credentials import Auth
 
 _RETRIED = (
     HTTPStatus.TOO_MANY_REQUESTS,

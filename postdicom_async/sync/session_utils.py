@@ -21,7 +21,7 @@ from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.http.endpoint import origin_of
 
 if TYPE_CHECKING:
-    from postdicom_async.http.endpoint import Auth
+    from postdicom_async.http.credentials import Auth
 
 __all__ = [
     "HttpSession",
