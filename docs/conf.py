@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
-    "public_names",
+    "generated",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "_extensions", "_inventories"]
@@ -30,7 +30,7 @@ nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
-suppress_warnings: list[str] = []
+suppress_warnings = ["ref.python"]  # a field of several classes, named in a docstring: the first is as good
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -40,7 +40,8 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_use_ivar = False
+napoleon_attr_annotations = True
 default_role = "py:obj"  # a name in single backticks, as docstrings have them
 
 intersphinx_mapping = {

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import typer
 
@@ -44,6 +44,8 @@ def _file(name: str, text: str) -> Any:
 @dataclass(frozen=True)
 class ProfileOption:
     """A named archive, if one is named."""
+
+    COMES_LATE: ClassVar[bool] = True  # in the help: a command begins with its own options
 
     profile: Annotated[
         str | None,
@@ -194,9 +196,8 @@ class _ArchiveLogin(ProfileOption):
         _option(
             "--username",
             "-u",
-            text="User name. The password comes from POSTDICOM_PASSWORD, else a keyring (service postdicom-async, "
-            "entry NAME@https://host), else a prompt; a bearer token from POSTDICOM_TOKEN. Without either, requests "
-            "are anonymous.",
+            text="User name. The password comes from POSTDICOM_PASSWORD, a keyring or a prompt. A bearer token comes "
+            "from POSTDICOM_TOKEN.",
             metavar="NAME",
             env="POSTDICOM_USERNAME",
         ),

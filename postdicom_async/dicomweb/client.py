@@ -19,7 +19,8 @@ from postdicom_async.dicomweb.retrieve import Retrieval, Target, target_of
 from postdicom_async.dicomweb.upload import Upload
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.http.endpoint import Unset, origin_of
+from postdicom_async.http.credentials import Unset
+from postdicom_async.http.endpoint import origin_of
 from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Session
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources
-    from postdicom_async.http.endpoint import Auth
+    from postdicom_async.http.credentials import Auth
     from postdicom_async.results import DownloadReport, OnProgress, Outcome, UploadReport
     from postdicom_async.transfer.outcomes import Gathered, ReportFile
 
@@ -45,8 +46,9 @@ class DicomWeb(ClientSearch, ClientRetrieve):
 
     Args:
         url: the address of the service, for example ``https://archive.example/dicom-web``.
-        auth: ``(user, password)``, a bearer token, a callable that gives one (asked again once after a 401, however
-            many requests saw it), any ``httpx.Auth``, or None.
+        auth: ``(user, password)``; a bearer token; a callable that gives one, as text or `Token` (asked again once
+            after a 401, however many requests saw it, and early where the `Token` says when it ends);
+            `ClientCredentials` or what is in `postdicom_async.tokens`; any ``httpx.Auth``; or None.
         settings: limits, time-outs, retry, TLS, proxy.
         transport: an httpx transport to use instead of the built-in one on aiohttp; its own settings then apply.
         dialect: the server's URL shapes, ``"dicomweb"`` or ``"postdicom"``, or a `Dialect` of your own.

@@ -27,16 +27,8 @@ from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageEr
 from postdicom_async.events import ArchiveSilent, Event, OnEvent
 from postdicom_async.face import translated
 from postdicom_async.http.answer import Answer, StreamedAnswer, start
-from postdicom_async.http.endpoint import (
-    Auth,
-    ChosenTransport,
-    Credentials,
-    Unset,
-    checked_url,
-    choose_transport,
-    credentials_from,
-    refuse_open_credentials,
-)
+from postdicom_async.http.credentials import Auth, Credentials, Road, Unset, credentials_from
+from postdicom_async.http.endpoint import ChosenTransport, checked_url, choose_transport, refuse_open_credentials
 from postdicom_async.http.exchange import Call, Clock, Exchange, OriginPath
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
 from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, tell, within
@@ -96,7 +88,7 @@ class _Making(Policy):
 
 def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
     """Return the problem of a request not made for lack of a token; None if there will never be one."""
-    return Problem(Failure.NOT_SENT, error) if error.temporary else None
+    return Problem(Failure.NOT_SENT, error, retry_after=error.retry_after) if error.temporary else None
 
 
 class Session:
@@ -105,7 +97,8 @@ class Session:
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
         self.url: str = checked_url(url)
         self.settings = settings
-        self._credentials = credentials_from(auth, on_event=settings.on_event)
+        self._transport = transport
+        self._credentials = credentials_from(auth, Road(settings, transport))
         self._link: SharedConnections | None = None
         self._patience: CallPatience | None = None
         self._watch: OnEvent | None = None
@@ -157,7 +150,7 @@ class Session:
             )
         if isinstance(auth, Unset):
             return self._copy(settings=settings)
-        credentials = credentials_from(auth, on_event=settings.on_event)
+        credentials = credentials_from(auth, Road(settings, self._transport))
         refuse_open_credentials(self.url, credentials, settings)
         return self._copy(settings=settings, _credentials=credentials)
 

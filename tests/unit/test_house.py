@@ -28,10 +28,11 @@ FLOORS = {
     "transfer": {"dicom", "http", "disk"},
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "vendor": {"dicom", "http"},
+    "tokens": {"http"},
     "postdicom": {"dicom", "http", "dicomweb", "vendor"},
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
-    "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud"},
+    "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
 }
 # The rooms of jobs, each with those it may import while it runs, besides itself and the two tables below them all. The
@@ -106,6 +107,7 @@ PURE = {
         "doctor.checks",
         "postdicom.operations",
         "profiles.model",
+        "tokens.answers",
         "transfer.adaptive",
         "vendor.answers",
         "vendor.fields",

@@ -1,4 +1,4 @@
-"""Write the inventories that pages link to Python, pydicom and httpx by: ``python docs/_inventories/make.py``.
+"""Write the inventories that pages link to Python, pydicom and httpx by: ``python docs/_extensions/inventories.py``.
 
 The real ones need a network when documentation is built. These are small, in the format of Sphinx (version 2), and
 made of names that this package's pages use: each is looked up in what is installed, so that a name that is gone stops
@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+INTO = Path(__file__).parents[1] / "_inventories"
 
 # By page of docs.python.org/3/library: the module, and its names; methods as Class.method.
 PYTHON: dict[str, tuple[str, str]] = {
@@ -122,7 +122,7 @@ def write(name: str, entries: list[str]) -> None:
     head = f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n"
     head += "# The remainder of this file is compressed using zlib.\n"
     body = zlib.compress("".join(f"{line}\n" for line in sorted(entries)).encode(), 9)
-    (HERE / f"{name}.inv").write_bytes(head.encode() + body)
+    (INTO / f"{name}.inv").write_bytes(head.encode() + body)
 
 
 if __name__ == "__main__":
