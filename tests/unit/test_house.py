@@ -343,7 +343,11 @@ def test_one_name_means_one_thing() -> None:
     assert not {name: modules for name, modules in homes.items() if len(modules) > 1 and name[0] != "_"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md"]
+PAGES += sorted(str(page.relative_to(ROOT.parent)) for page in (ROOT.parent / "docs").glob("*/*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_files_that_are_named_exist(page: str) -> None:
     """A path in a page is below the package, or below the project."""
     named = re.findall(r"`([\w./]+/[\w.]+\.(?:py|md|toml|txt))`", (ROOT.parent / page).read_text(encoding="utf-8"))
