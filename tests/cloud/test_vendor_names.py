@@ -1,4 +1,4 @@
-"""The table of the vendor's method names in the reference; the same signatures where both APIs offer an operation."""
+"""The page with the vendor's method names; the same signatures where both APIs offer an operation."""
 
 from __future__ import annotations
 
