@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not README.is_file(), reason="installed without 
 def block(heading: str, language: str) -> str:
     """Return the first block of code under a heading of the README."""
     section = README.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[0]
+    return str(re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[0])
 
 
 @pytest.fixture
