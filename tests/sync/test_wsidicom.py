@@ -60,7 +60,7 @@ def test_a_transfer_syntax_that_is_not_there() -> None:
 
 
 def test_tiles_come_over_connections_that_are_kept() -> None:
-    """wsidicom takes one frame of each iterator and drops it."""
+    """Wsidicom takes one frame of each iterator and drops it."""
     body = b"--b\r\nContent-Type: image/jpeg\r\n\r\n" + b"tile" + b"\r\n--b--\r\n"
     kind = "multipart/related; type=image/jpeg; boundary=b"
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
