@@ -110,6 +110,7 @@ PURE = {
         "postdicom.operations",
         "profiles.model",
         "tokens.answers",
+        "tokens.sigv4",
         "transfer.adaptive",
         "vendor.answers",
         "vendor.fields",
