@@ -67,6 +67,7 @@ from postdicom_async.vendor.answers import ShareLink as ShareLink
 from postdicom_async.vendor.answers import TagContent as TagContent
 from postdicom_async.vendor.answers import User as User
 from postdicom_async.vendor.answers import VendorAnswer as VendorAnswer
+from postdicom_async.vendor.sharing import SharedUpload as SharedUpload
 from postdicom_async.vendor.wire import CloudWire as CloudWire
 from postdicom_async.vendor.wire import Wire as Wire
 from postdicom_async.version import __version__ as __version__

@@ -29,11 +29,12 @@ FLOORS = {
     "dicomweb": {"dicom", "http", "disk", "transfer"},
     "vendor": {"dicom", "http"},
     "tokens": {"http"},
-    "postdicom": {"dicom", "http", "dicomweb", "vendor"},
+    "postdicom": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor"},
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
+    "web": {"dicom", "disk", "dicomweb", "jobs"},
 }
 # The rooms of jobs, each with those it may import while it runs, besides itself and the two tables below them all. The
 # engine stands above: only ``machines``, where chunks are done elsewhere, imports some of it.
@@ -113,6 +114,7 @@ PURE = {
         "vendor.fields",
         "vendor.values",
         "vendor.wire",
+        "web.statuses",
     )
 }
 IMPURE = {
