@@ -55,7 +55,7 @@ def sources_of(paths: Iterable[Path] | None, files_from: Path | None) -> list[Pa
     """
     given = list(paths or ())
     if files_from is None and not given:
-        raise UsageError("give PATH... or --files-from FILE")
+        raise UsageError("missing argument 'PATH...'; or give --files-from FILE")
     if files_from is not None:
         given += map(Path, _listed_in(files_from))
     require_readable(given)

@@ -163,4 +163,4 @@ async def test_a_list_that_cannot_be_used(cli_with_archive: Cli, tmp_path: Path)
     assert "no file was found" in (await cli.here("upload", "--files-from", listed)).err
     assert (await cli.here("upload", "--files-from", listed, "--error-if-nothing")).code == 9
     ran = await cli.here("cloud", "upload")
-    assert (ran.code, ran.error_line) == (2, "error: give PATH... or --files-from FILE")
+    assert (ran.code, ran.error_line) == (2, "error: missing argument 'PATH...'; or give --files-from FILE")
