@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -25,36 +26,46 @@ if TYPE_CHECKING:
     from postdicom_async import DicomWeb, Results
 
 
-def search(
-    level: Annotated[
-        SearchLevel,
-        typer.Argument(parser=level_of(SearchLevel), metavar="studies|series|instances", help="What to search for."),
-    ],
-    connection: ConnectionOptions,
-    common: Common,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            "-f",
-            metavar="KEY=VALUE",
-            help="A DICOM keyword or tag and what it must match: PatientName='DOE*', StudyDate=20240101-20241231. "
-            "Give it once for each attribute.",
-        ),
-    ] = None,
+Filters: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        "-f",
+        metavar="KEY=VALUE",
+        help="A DICOM keyword or tag and what it must match: PatientName='DOE*', StudyDate=20240101-20241231. "
+        "Give it once for each attribute.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is searched for, and what of it is wanted."""
+
+    filters: Filters = None
     fields: Annotated[
         list[str] | None,
         typer.Option(
             "--field", metavar="KEYWORD", help="An attribute wanted besides the standard ones; 'all' for all."
         ),
-    ] = None,
+    ] = None
     study: Annotated[
         str | None, typer.Option("--study", metavar="UID", help="Series and instances: only of this study.")
-    ] = None,
-    series: Annotated[
-        str | None, typer.Option("--series", metavar="UID", help="Instances: only of this series.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The most results wanted.")] = None,
+    ] = None
+    series: Annotated[str | None, typer.Option("--series", metavar="UID", help="Instances: only of this series.")] = (
+        None
+    )
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The most results wanted.")] = None
+
+
+def search(
+    level: Annotated[
+        SearchLevel,
+        typer.Argument(parser=level_of(SearchLevel), metavar="studies|series|instances", help="What to search for."),
+    ],
+    wanted: Wanted,
+    connection: ConnectionOptions,
+    common: Common,
     count: Annotated[bool, typer.Option("--count", help="Write only how many there are.")] = False,
     output_as: OutputAs = None,
     as_json: Annotated[
@@ -69,36 +80,40 @@ def search(
     nothing is no error, unless --error-if-nothing says so.
     """
     form = form_of(output_as, as_json=as_json)
-    _refuse_contradictions(form, fields or (), count=count)
-    matching = parse_filters(filters or ())
+    _refuse_contradictions(form, wanted.fields or (), count=count)
+    matching = parse_filters(wanted.filters or ())
     _hint_at_level(level, matching, quiet=common.quiet)
-    parents = _parents(level, study, series)
+    parents = _parents(level, wanted.study, wanted.series)
     archive = connection.client()
 
     def results(extra: Sequence[str] = ()) -> Results[Dataset]:
         """Describe the search; nothing is sent before it is read."""
-        wanted = [*(fields or ()), *extra]
+        fields = [*(wanted.fields or ()), *extra]
         find: Callable[..., Results[Dataset]] = getattr(archive, f"search_for_{level}")
-        return find(matching, **parents, fields="all" if "all" in wanted else wanted, limit=limit)
+        return find(matching, **parents, fields="all" if "all" in fields else fields, limit=wanted.limit)
 
     missing = NOTHING if error_if_nothing else None
     if count:
         found = run_async(lambda: _each(archive, results().raw, lambda _: True, quiet=common.quiet))
-        if form is OutputForm.JSON:
-            output.write_document({"count": found}, error=None if found else missing)
-        else:
-            output.write(str(found))
+        _write_count(found, form, missing)
     elif form is OutputForm.JSON:
         found = run_async(lambda: write_items(archive, results(), quiet=common.quiet, missing=missing))
     elif form is OutputForm.JSONL:
         found = run_async(lambda: _each(archive, results().raw, write_object, quiet=common.quiet))
     elif form is OutputForm.CSV:
-        found = run_async(lambda: _write_sheet(archive, level, results(ASKED_FOR[level]), fields or (), common))
+        found = run_async(lambda: _write_sheet(archive, level, results(ASKED_FOR[level]), wanted.fields or (), common))
     else:
         datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
         found = len(datasets)
-        _tell(level, datasets, fields or (), quiet=common.quiet)
+        _tell(level, datasets, wanted.fields or (), quiet=common.quiet)
     return end_of_search(found, error_if_nothing=error_if_nothing)
+
+
+def _write_count(found: int, form: OutputForm, missing: str | None) -> None:
+    if form is OutputForm.JSON:
+        output.write_document({"count": found}, error=None if found else missing)
+    else:
+        output.write(str(found))
 
 
 def _refuse_contradictions(form: OutputForm, fields: Sequence[str], *, count: bool) -> None:
