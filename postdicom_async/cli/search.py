@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from postdicom_async import DicomWeb, Results
 
 
-Filters: TypeAlias = Annotated[
+FilterArguments: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
@@ -42,7 +42,7 @@ Filters: TypeAlias = Annotated[
 class Wanted:
     """What is searched for, and what of it is wanted."""
 
-    filters: Filters = None
+    filters: FilterArguments = None
     fields: Annotated[
         list[str] | None,
         typer.Option(
