@@ -42,7 +42,7 @@ def scan(
         bool, typer.Option("--json", help="Write one JSON document: a summary, the tree, and every file skipped.")
     ] = False,
 ) -> int:
-    """List the patients, studies and series that lie in files and folders.
+    """List the patients, studies and series in files and folders.
 
     Nothing is sent and no archive is needed. The exit code is 0 when every file could be identified, 1 when some
     could not be read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
