@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.unit.test_house import MODULES, PACKAGE, PURE, ROOT
+from tests.unit.test_house import MODULES, PURE, ROOT
 
 OVERALL = 95.0
 
