@@ -90,7 +90,7 @@ async def study(study_instance_uid: str, request: Request, archive: Archive) -> 
 @app.post("/studies")
 async def upload(files: list[UploadFile], request: Request, archive: Archive) -> dict[str, Any]:
     """Store files. If the browser leaves, the upload ends."""
-    return told(await while_connected(request, archive.upload(files)))
+    return told(await while_connected(request, archive.upload(files)), files)
 
 
 @app.post("/studies/events")
@@ -99,12 +99,17 @@ async def upload_watched(files: list[UploadFile], archive: Archive) -> Response:
     return events_response(sse(lambda tell: archive.upload(files, progress=tell)))
 
 
-def told(report: UploadReport) -> dict[str, Any]:
+def told(report: UploadReport, files: list[UploadFile]) -> dict[str, Any]:
     """Return an upload's report as JSON: how many files ended how, and what needs attention."""
+    each = zip(files, report.outcomes, strict=True)  # one outcome for each file, in their order
     return {
         "ok": report.ok,
         "counts": {status.value: number for status, number in report.counts.items()},
-        "failures": [{"file": one.where, "status": one.status.value, "reason": one.reason} for one in report.failures],
+        "failures": [
+            {"file": file.filename, "status": outcome.status.value, "reason": outcome.reason}
+            for file, outcome in each
+            if not outcome.ok
+        ],
     }
 
 
@@ -132,7 +137,7 @@ async def second_opinion(
         "patient_order_uuids": shared.patient_order_uuids,
         "failed_step": shared.step,
         "problem": str(shared.problem or ""),
-        **told(shared.report),
+        **told(shared.report, files),
     }
 
 
