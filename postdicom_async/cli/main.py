@@ -38,6 +38,7 @@ _MEANT = {
     "--user": "--username",
     "--password": "POSTDICOM_PASSWORD",
     "--token": "POSTDICOM_TOKEN",
+    "--client-secret": "POSTDICOM_CLIENT_SECRET",
     "--retries": "--attempts",
 }
 """The names here of other programs' options. A secret is not an option, but a variable."""

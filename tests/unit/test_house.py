@@ -34,6 +34,7 @@ FLOORS = {
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
+    "sync": {"dicom", "http", "dicomweb", "disk", "transfer", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
     "web": {"dicom", "disk", "dicomweb", "jobs"},
 }
@@ -108,6 +109,7 @@ PURE = {
         "jobs.pace.windows",
         "doctor.checks",
         "postdicom.operations",
+        "sync.accept",
         "profiles.model",
         "tokens.answers",
         "transfer.adaptive",
@@ -346,7 +348,10 @@ def test_one_name_means_one_thing() -> None:
     assert not {name: modules for name, modules in homes.items() if len(modules) > 1 and name[0] != "_"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+PAGES = sorted(str(path.relative_to(ROOT.parent)) for path in (ROOT.parent / "docs").glob("[a-z]*/**/*.md"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES])
 def test_the_files_that_are_named_exist(page: str) -> None:
     """A path in a page is below the package, or below the project."""
     named = re.findall(r"`([\w./]+/[\w.]+\.(?:py|md|toml|txt))`", (ROOT.parent / page).read_text(encoding="utf-8"))
