@@ -20,7 +20,7 @@ AT_ONCE = ("--dist", "worksteal", "-o", "faulthandler_timeout=300")
 FOUR, FIVE = ("-n", "4", *AT_ONCE), ("-n", "5", *AT_ONCE)  # on two cores: many wait for sockets, clocks and disks
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # tests are rewritten and compiled once, not by each process anew
 QUICK = "@tests/quick.txt"
-OF_DOCUMENTS = ("tests/cli/test_readme.py", "tests/unit/test_documented_code.py", "tests/unit/test_promises.py")
+OF_DOCUMENTS = ("tests/docs", "tests/unit/test_promises.py")
 
 
 @nox.session
@@ -77,7 +77,13 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Test what the documents show and name: their commands, their code, the tests of their promises, the examples."""
+    """Build the pages, into docs/_build; test what they show and name: commands, code, links, promises, the examples.
+
+    A warning of the build is an error, and nothing is fetched. ``nox -s docs -- build`` only builds.
+    """
+    session.run(PYTHON, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-b", "html", "docs", "docs/_build/html")
+    if session.posargs == ["build"]:
+        return
     all_of_them = ("-m", "large or not large")
     session.run(
         PYTHON, "-m", "pytest", "-q", *all_of_them, *OF_DOCUMENTS, "tests/examples", *session.posargs, env=COMPILED

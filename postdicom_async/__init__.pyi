@@ -38,6 +38,7 @@ from postdicom_async.errors import RateLimited as RateLimited
 from postdicom_async.errors import ServerError as ServerError
 from postdicom_async.errors import TransferError as TransferError
 from postdicom_async.errors import UsageError as UsageError
+from postdicom_async.http.credentials import Token as Token
 from postdicom_async.paging import Results as Results
 from postdicom_async.postdicom.client import PostDicom as PostDicom
 from postdicom_async.results import BytesMoved as BytesMoved
@@ -56,6 +57,7 @@ from postdicom_async.settings import Retry as Retry
 from postdicom_async.settings import Settings as Settings
 from postdicom_async.settings import Timeouts as Timeouts
 from postdicom_async.settings import Tls as Tls
+from postdicom_async.tokens.client_credentials import ClientCredentials as ClientCredentials
 from postdicom_async.transfer.outcomes import Outcomes as Outcomes
 from postdicom_async.vendor.answers import Account as Account
 from postdicom_async.vendor.answers import Folder as Folder
@@ -65,6 +67,7 @@ from postdicom_async.vendor.answers import ShareLink as ShareLink
 from postdicom_async.vendor.answers import TagContent as TagContent
 from postdicom_async.vendor.answers import User as User
 from postdicom_async.vendor.answers import VendorAnswer as VendorAnswer
+from postdicom_async.vendor.sharing import SharedUpload as SharedUpload
 from postdicom_async.vendor.wire import CloudWire as CloudWire
 from postdicom_async.vendor.wire import Wire as Wire
 from postdicom_async.version import __version__ as __version__

@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from postdicom_async.cli.options import grouped
+from postdicom_async.cli.options import PANEL, grouped
+from postdicom_async.cli.table import COMMANDS, PANELS, CommandGroup, known_as
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
-_EPILOG = (
-    "Exit codes: 0 all done, 1 some items failed, 2 usage, 3 not found, 4 authentication, 5 temporary (a repeat may "
-    "help), 6 differs, 7 the job runs already or its ledger is unusable, 8 a limit is reached (space, time), 9 "
-    "nothing to do (with --error-if-nothing), 130 interrupted, 143 terminated. Results go to standard output, "
-    "everything else to standard error."
-)
+_ROOT_EPILOG = "Exit codes: postdicom help exit-codes. --version shows the version."
+_EPILOG = "Exit codes: postdicom help exit-codes. Results go to standard output, everything else to standard error."
+_CONNECTED = f"All connection options: postdicom help connection. {_EPILOG}"
+_SHOWN: Final = frozenset({"profile", "url", "username", "dialect", "user", "router_url"})
+"""The connection options in the help of every command; `postdicom help connection` has all."""
+
+
+class _Command(TyperCommand):
+    """A command whose help leaves out connection options that are seldom needed: they are alike in all commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        of_connection: list[Any] = [one for one in self.params if getattr(one, "rich_help_panel", None) == PANEL]
+        rest = [one for one in of_connection if one.name not in _SHOWN]
+        self.epilog = _CONNECTED if rest else _EPILOG
+        with _hidden(rest):
+            super().format_help(ctx, formatter)
+
+
+@contextmanager
+def _hidden(options: Sequence[Any]) -> Iterator[None]:
+    for one in options:
+        one.hidden = True
+    try:
+        yield
+    finally:
+        for one in options:
+            one.hidden = False
+
+
+class _Group(TyperGroup):
+    """Commands that are known in the singular and in the plural."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; that of ``postdicom`` itself fits a screen."""
+        with _hidden([] if ctx.parent else self.get_params(ctx)):
+            super().format_help(ctx, formatter)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of the help."""
+        names = super().list_commands(ctx)
+        return names if ctx.parent else [name for name in PANELS if name in names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of a word."""
+        return super().get_command(ctx, known_as(cmd_name, self.commands))
 
 
 def app(words: Sequence[str] | None = None) -> typer.Typer:
@@ -28,18 +71,21 @@ def app(words: Sequence[str] | None = None) -> typer.Typer:
 
     Building one takes a millisecond, importing it more, and there are dozens.
     """
-    made = _filled(COMMANDS, words)
-    made.callback(invoke_without_command=True, epilog=_EPILOG)(_start)
+    made = _filled(COMMANDS, words, PANELS)
+    made.callback(invoke_without_command=True, epilog=_ROOT_EPILOG)(_start)
     return made
 
 
-def _filled(group: CommandGroup, words: Sequence[str] | None) -> typer.Typer:
-    """Return a group with the commands that ``words`` name in it.
+def _filled(
+    group: CommandGroup, words: Sequence[str] | None, panels: Mapping[str, str] = MappingProxyType({})
+) -> typer.Typer:
+    """Return a group with the commands that ``words`` name in it; ``panels`` are their headings in its help.
 
     If they name none, with all names but empty groups.
     """
     commands, groups = dict(group.commands), dict(group.groups)
-    named, *rest = [*_behind_dashes(words or ()), ""]
+    first, *rest = [*_behind_dashes(words or ()), ""]
+    named = known_as(first, commands.keys() | groups.keys())
     if named in commands:
         commands, groups = {named: commands[named]}, {}
     elif named in groups:
@@ -47,6 +93,7 @@ def _filled(group: CommandGroup, words: Sequence[str] | None) -> typer.Typer:
     elif words is not None:
         groups = {name: CommandGroup(one.text, {}) for name, one in groups.items()}
     made = typer.Typer(
+        cls=_Group,
         add_completion=False,
         pretty_exceptions_enable=False,
         pretty_exceptions_show_locals=False,
@@ -55,10 +102,11 @@ def _filled(group: CommandGroup, words: Sequence[str] | None) -> typer.Typer:
     )
     for name, place in commands.items():
         module, _, function = place.partition(".")
-        command = attrgetter(function)(import_module(f"postdicom_async.cli.{module}"))
-        made.command(name, epilog=_EPILOG)(grouped(command))
+        command = grouped(attrgetter(function)(import_module(f"postdicom_async.cli.{module}")))
+        made.command(name, cls=_Command, epilog=_EPILOG, rich_help_panel=panels.get(name))(command)
     for name, one in groups.items():
-        made.add_typer(_filled(one, None if words is None else rest), name=name, help=one.text, epilog=_EPILOG)
+        below = _filled(one, None if words is None else rest)
+        made.add_typer(below, name=name, help=one.text, epilog=_EPILOG, rich_help_panel=panels.get(name))
     return made
 
 
@@ -85,122 +133,3 @@ def _start(
             output.write(text)
         output.error("give a command, such as: postdicom demo")
         raise typer.Exit(2)
-
-
-# --- the table of commands ---------------------------------------------------------------------------------------
-
-
-class CommandGroup(NamedTuple):
-    """Commands under one word.
-
-    Attributes:
-        text: what the help says of it.
-        commands: by name, ``module.function`` in this folder; for PostDICOM's operations followed by the API:
-            ``module.function.cloud``.
-        groups: its subgroups, by name.
-    """
-
-    text: str
-    commands: Mapping[str, str]
-    groups: Mapping[str, CommandGroup] = MappingProxyType({})
-
-
-def _of_vendor(title: str, module: str, api: str, *words: str) -> CommandGroup:
-    """Return a group of commands of one of PostDICOM's APIs; a function is called as its word is."""
-    places = {word: f"{module}.{word.replace('-', '_')}.{api}" for word in words}
-    return CommandGroup(f"{title}: {', '.join(words)}.", places)
-
-
-_CLOUD: Final = CommandGroup(
-    "PostDICOM's Cloud API: account, upload, documents, orders, folders and more. Its keys come from POSTDICOM_API_KEY "
-    "and POSTDICOM_ACCOUNT_KEY, else from a keyring (service postdicom-async, entries api-key@ROUTER and "
-    "account-key@ROUTER, the router as https://host), else from a prompt.",
-    {"account": "cloud.account.cloud", "upload": "upload.cloud_upload", "documents": "upload.documents"},
-    {
-        "orders": _of_vendor(
-            "Patient orders", "orders", "cloud",
-            "search", "in-folder", "show", "create", "create-from-json", "delete", "assign", "unassign",
-        ),
-        "folders": _of_vendor(
-            "Folders of orders", "folders", "cloud",
-            "search", "contents", "create", "update", "delete", "add-order", "remove-orders", "share",
-            "share-by-email", "share-to-upload", "share-to-upload-by-email", "share-with",
-        ),
-        "share": CommandGroup("Patient orders shared: link, email.", {
-            "link": "share.link_without_password.cloud",
-            "email": "share.email.cloud",
-        }),
-        "view": CommandGroup("Addresses that open the viewer: order, patient, folder.", {
-            "order": "share.view_order.cloud",
-            "patient": "share.view_patient.cloud",
-            "folder": "share.view_folder.cloud",
-        }),
-        "groups": CommandGroup("Groups of connected orders: create, add-orders, remove-orders.", {
-            "create": "cloud.create_group.cloud",
-            "add-orders": "cloud.add_orders.cloud",
-            "remove-orders": "cloud.remove_orders.cloud",
-        }),
-        "flags": CommandGroup("Flags of orders: list, set.", {
-            "list": "cloud.flags.cloud",
-            "set": "cloud.set_flag.cloud",
-        }),
-        "users": CommandGroup("Users, user groups and contacts of the account: list, groups, contacts.", {
-            "list": "cloud.users.cloud",
-            "groups": "cloud.user_groups.cloud",
-            "contacts": "cloud.contacts.cloud",
-        }),
-        "nodes": CommandGroup("DICOM nodes of the account: list.", {"list": "cloud.nodes.cloud"}),
-    },
-)  # fmt: skip
-
-COMMANDS: Final = CommandGroup(
-    "",
-    {
-        "demo": "demo.demo",
-        "serve": "serve.serve",
-        "scan": "scan.scan",
-        "upload": "upload.upload",
-        "search": "search.search",
-        "download": "download.download",
-        "copy": "copy.copy",
-        "sync": "copy.sync",
-        "verify": "copy.verify",
-        "doctor": "doctor.doctor",
-    },
-    {
-        "jobs": CommandGroup(
-            "Whole archives on their way: list, show, watch, serve, report, resume, retry, pause and more.", {
-            "list": "jobs.list_",
-            "show": "jobs.show",
-            "resume": "jobs.resume",
-            "retry": "jobs.retry",
-            "pause": "jobs.pause",
-            "continue": "jobs.unpause",
-            "stop": "jobs.stop",
-            "set": "jobs.set_",
-            "report": "jobs.report",
-            "partition": "jobs.partition",
-            "merge": "jobs.merge",
-            "watch": "jobs.watch",
-            "serve": "jobs.serve",
-        }),
-        "orders": _of_vendor(
-            "PostDICOM's patient orders", "orders", "dicomweb",
-            "search", "show", "create", "delete", "assign", "tags",
-        ),
-        "folders": _of_vendor(
-            "PostDICOM's folders of orders", "folders", "dicomweb", "search", "create", "add-order", "share"
-        ),
-        "share": _of_vendor("Links to PostDICOM's patient orders", "share", "dicomweb", "orders", "link"),
-        "cloud": _CLOUD,
-        "profiles": CommandGroup(
-            "Named archives, for --profile NAME, and as ends of jobs: add, list, show, test, remove.", {
-            "add": "profiles.add",
-            "list": "profiles.list_profiles",
-            "show": "profiles.show",
-            "test": "profiles.test",
-            "remove": "profiles.remove",
-        }),
-    },
-)  # fmt: skip
-"""The commands and groups of ``postdicom`` itself."""

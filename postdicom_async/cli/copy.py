@@ -170,7 +170,7 @@ def sync(
     as_json: _AsJson = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
-    """Copy like the command copy, and with --delete remove from TARGET what SOURCE no longer has."""
+    """Copy, and with --delete remove what SOURCE no longer has."""
     ends.check()
     asked = {"delete": "" if delete is None else delete.value}
     told = JobOutput(common.quiet, as_json, error_if_nothing)
@@ -237,7 +237,10 @@ def verify(
     sample: _Sample = "100%",
     as_json: _AsJson = False,
 ) -> int:
-    """Compare SOURCE with TARGET; nothing is changed at either. Exits with 6 if they differ."""
+    """Compare SOURCE with TARGET; nothing is changed.
+
+    Exits with 6 if they differ.
+    """
     from postdicom_async import jobs
 
     ends.check(target_exists=True)

@@ -49,7 +49,9 @@ def demo(
         ),
     ] = None,
 ) -> int:
-    """See it work: upload, search, download and compare every byte, with no network and no account.
+    """See it work, with no network and no account.
+
+    Uploads, searches, downloads and compares every byte.
 
     Starts an archive on the loopback address in a temporary folder, with sample studies made for it (CT-like,
     multi-frame, names in several scripts) and the files that pydicom brings along. Ends with 0 if everything came back

@@ -24,7 +24,9 @@ def doctor(
     common: Common,
     as_json: Annotated[bool, typer.Option("--json", help="Write the report as one JSON document.")] = False,
 ) -> int:
-    """Examine how an archive behaves, compared with what is assumed of it.
+    """Examine how an archive behaves.
+
+    Beside each finding stands what is assumed, and how to change that.
 
     Only reads: nothing is stored, changed or deleted. The report holds no patient data, UID, user name, address or text
     of the archive's, so it can be attached to a bug. Ends with 0 if the archive can be used with these settings.

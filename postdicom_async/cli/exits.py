@@ -16,7 +16,7 @@ from postdicom_async import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from postdicom_async import Outcome
 
@@ -25,12 +25,15 @@ class Exit(IntEnum):
     """The exit codes of the command."""
 
     OK = 0
+    """All done."""
     ITEMS_FAILED = 1
     """Some items failed, or the archive's answer is unusable."""
     USAGE = 2
     """An option, an address or a local path is wrong; nothing was sent."""
     NOT_FOUND = 3
+    """The archive, or this machine, does not hold what was asked for."""
     AUTHENTICATION = 4
+    """The archive refuses the credentials, or what they may do."""
     TEMPORARY = 5
     """The same command may succeed later: the network, an archive that is busy or out of order."""
     VERIFICATION = 6
@@ -38,11 +41,28 @@ class Exit(IntEnum):
     LEDGER = 7
     """Another process runs this job, or its ledger cannot be used."""
     LIMIT = 8
-    """A limit is reached: a disk is full, or more would be deleted than allowed."""
+    """A limit is reached: a disk is full, more would be deleted than allowed, or the time is over."""
     NOTHING = 9
     """There was nothing to do, and --error-if-nothing was given."""
     INTERRUPTED = 130
+    """Interrupted by Ctrl-C."""
 
+
+MEANINGS: Mapping[int, str] = {
+    Exit.OK: "All done.",
+    Exit.ITEMS_FAILED: "Some items failed, or the archive's answer cannot be worked with; also outcome unknown: search "
+    "before doing it again.",
+    Exit.USAGE: "Usage: an option, a path or a setting is wrong.",
+    Exit.NOT_FOUND: "Not found.",
+    Exit.AUTHENTICATION: "Authentication.",
+    Exit.TEMPORARY: "Temporary: a repeat may help.",
+    Exit.VERIFICATION: "What was verified is not at the target as it should be.",
+    Exit.LEDGER: "Another process runs this job, or its ledger cannot be used.",
+    Exit.LIMIT: "A limit is reached: no space is left, more would be deleted than is allowed, the time is over.",
+    Exit.NOTHING: "There was nothing to do; only with --error-if-nothing, else it is 0.",
+    Exit.INTERRUPTED: "Interrupted; 143 if by SIGTERM.",
+}
+"""What each code says, for people."""
 
 _BY_TYPE: tuple[tuple[type[PostdicomError], Exit], ...] = (
     (UsageError, Exit.USAGE),

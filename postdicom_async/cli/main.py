@@ -13,6 +13,7 @@ import warnings
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
+from os import environ
 from typing import TYPE_CHECKING, NoReturn
 
 from postdicom_async import PostdicomError
@@ -22,6 +23,8 @@ from postdicom_async.cli.exits import Exit, Interrupted, code_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COMPLETE = "_COMPLETE_POSTDICOM"
+"""The variable by which the script of a shell asks for completions; it holds the shell."""
 _NEEDED = ("typer", "rich")
 _VERSION = ["--version"]  # answered without the parser, whose import takes most of such a run
 _MEANT = {
@@ -35,6 +38,7 @@ _MEANT = {
     "--user": "--username",
     "--password": "POSTDICOM_PASSWORD",
     "--token": "POSTDICOM_TOKEN",
+    "--client-secret": "POSTDICOM_CLIENT_SECRET",
     "--retries": "--attempts",
 }
 """The names here of other programs' options. A secret is not an option, but a variable."""
@@ -51,6 +55,10 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit code."""
+    if COMPLETE in environ:
+        from postdicom_async.cli.completion import answer
+
+        return answer(environ[COMPLETE], arguments)
     if list(arguments) != _VERSION and not all(map(find_spec, _NEEDED)):
         output.error('the command needs more than the library: pip install "postdicom-async[cli]"')
         return Exit.USAGE
@@ -68,8 +76,10 @@ def main(arguments: Sequence[str]) -> int:
                 output.note(f"  in {place}")
         code, line = _end_of(error, debug=debug)
     if line is not None:
+        from postdicom_async.cli.forms import wants_document
+
         output.error(line)
-        if "--json" in arguments and not output.was_document_written():
+        if wants_document(arguments) and not output.was_document_written():
             with suppress(PostdicomError):  # standard output may be what failed
                 output.write_document(error=line)
     return code

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 import typer
 
@@ -71,19 +71,22 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command's option groups to typer as single options.
 
     A parameter whose type is a dataclass becomes one option per field; the command receives the dataclass. Its
-    ``PANEL`` is their heading in the help. The options common to all commands come last.
+    ``PANEL`` is their heading in the help. Connection options come behind the command's own, and last those common to
+    all commands.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
+    connection: list[inspect.Parameter] = []
     last: list[inspect.Parameter] = []
     for one in inspect.signature(command).parameters.values():
         kind = hints[one.name]
         if isinstance(kind, type) and is_dataclass(kind):
             groups[one.name] = kind
-            (last if kind is Common else parameters).extend(_parameters_of(kind))
+            where = last if kind is Common else connection if getattr(kind, "COMES_LATE", False) else parameters
+            where.extend(_parameters_of(kind))
         else:
-            parameters.append(one.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(one.replace(annotation=_with_choices(kind), kind=inspect.Parameter.KEYWORD_ONLY))
 
     parameters.append(parameter("context", typer.Context))
 
@@ -97,7 +100,7 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
 
     call.__name__, call.__doc__ = command.__name__, _unwrapped(command.__doc__ or "")
     call.__annotations__ = {}
-    call.__signature__ = inspect.Signature(parameters + last)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature(parameters + last + connection)  # type: ignore[attr-defined]
     return call
 
 
@@ -124,7 +127,7 @@ def _parameters_of(group: type[Any]) -> list[inspect.Parameter]:
     return [
         parameter(
             one.name,
-            _in_panel(hints[one.name], panel),
+            _with_choices(_in_panel(hints[one.name], panel)),
             inspect.Parameter.empty if one.default is MISSING else one.default,
         )
         for one in fields(group)
@@ -139,6 +142,18 @@ def _in_panel(hint: Any, panel: str | None) -> Any:
         return hint
     info = copy(info)
     info.rich_help_panel = panel
+    return Annotated[hint.__origin__, info]
+
+
+def _with_choices(hint: Any) -> Any:
+    """Return an option with its values as its metavar, if it has a few: typer keeps them where its versions differ."""
+    kinds = [kind for kind in (get_args(hint.__origin__) or (hint.__origin__,)) if isinstance(kind, type)]
+    info = hint.__metadata__[0]
+    chosen = [kind for kind in kinds if issubclass(kind, StrEnum)]
+    if not chosen or info.metavar:
+        return hint
+    info = copy(info)
+    info.metavar = "|".join(chosen[0])
     return Annotated[hint.__origin__, info]
 
 

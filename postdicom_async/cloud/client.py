@@ -17,12 +17,15 @@ from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.endpoint import origin_of
 from postdicom_async.settings import Settings
-from postdicom_async.transfer.outcomes import Outcomes, gathered_into
+from postdicom_async.transfer.outcomes import Gathered, Outcomes, gathered_into, watched
 from postdicom_async.vendor.answers import Account
+from postdicom_async.vendor.sharing import SharedUpload, Sharing, shared
 from postdicom_async.vendor.wire import CloudWire
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from datetime import date
     from types import TracebackType
     from uuid import UUID
 
@@ -32,7 +35,11 @@ if TYPE_CHECKING:
     from postdicom_async.disk.scan import Files
     from postdicom_async.disk.sources import Sources
     from postdicom_async.results import OnProgress, UploadReport
-    from postdicom_async.transfer.outcomes import Gathered, ReportFile
+    from postdicom_async.transfer.outcomes import ReportFile
+
+_OF_UPLOAD = frozenset(
+    {"anonymize", "existing", "institution_uuid", "progress", "report", "report_paths", "sockets", "sources"}
+)
 
 
 @public_face
@@ -225,7 +232,11 @@ class CloudApi:
         """Return the function that uploads according to the ``locals()`` of `upload` or `upload_each`."""
         others = {"self", "sources", "report", "report_paths"}
         options = {name: value for name, value in given.items() if name not in others}
-        return lambda into: CloudUpload(self._caller, gathered=into, **options).run(given["sources"])
+        return watched(
+            "upload",
+            self.settings.on_event,
+            lambda into: CloudUpload(self._caller, gathered=into, **options).run(given["sources"]),
+        )
 
     async def upload_documents(
         self,
@@ -258,7 +269,65 @@ class CloudApi:
             patient_order_uuid=patient_order_uuid,
             progress=progress,
         )
-        return await upload.run(sources)
+        with watch_call("upload documents") as call:
+            report = await upload.run(sources)
+            call.note_counts(report.counts)
+            return report
+
+    async def upload_and_share(
+        self,
+        sources: Sources,
+        *,
+        expires: date | str,
+        folder: str | None = None,
+        folder_uuid: UUID | str | None = None,
+        password: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        downloadable: bool = False,
+        institution_uuid: UUID | str | None = None,
+        sockets: int = 4,
+        anonymize: Anonymization | None = None,
+        existing: Literal["skip", "send"] = "skip",
+        progress: OnProgress | None = None,
+        report: ReportFile | None = None,
+        report_paths: bool = False,
+    ) -> SharedUpload:
+        """Upload files, put the orders that hold them into a folder, and make a link: one call instead of four.
+
+        The link is made only when every DICOM file is stored. With ``folder`` a new folder is made and the link opens
+        it; with ``folder_uuid`` the orders go into a folder that is there, and the link opens them alone, not what
+        else is in it; without either there is a link to the orders.
+
+        A step after the upload that fails raises nothing: what is returned says what exists, and why it ended. The same
+        call again skips what is stored; give it ``folder_uuid`` where the folder has been made.
+
+        Args:
+            sources: as for `upload`.
+            expires: the last day of the link.
+            folder: the name of a new folder.
+            folder_uuid: a folder that is there.
+            password: for whoever opens the link, else it is open to anyone. The Cloud API has one for folders alone.
+            title: of the link to a new folder.
+            description: of the link to a new folder.
+            downloadable: whether who opens the link may download.
+            institution_uuid: as for `upload`.
+            sockets: as for `upload`.
+            anonymize: as for `upload`.
+            existing: as for `upload`; what the service has already is shared as well.
+            progress: as for `upload`.
+            report: as for `upload`.
+            report_paths: as for `upload`.
+
+        Raises:
+            UsageError: an argument is wrong; nothing was sent.
+            PostdicomError: the upload ended early, as for `upload`; there is no folder and no link.
+        """
+        upload = {name: value for name, value in locals().items() if name in _OF_UPLOAD}
+        sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)
+        sharing.require_usable(self._caller)
+        done = await self.upload(**upload)
+        return await shared(sharing, done, self, of_order={"institution_uuid": institution_uuid})
 
     @property
     def _caller(self) -> CloudCaller:

@@ -1,27 +1,22 @@
-"""Where requests go, and as whom: the address of a service, its credentials, and the transport.
+"""Where requests go: the address of a service and the transport. As whom is in `credentials`.
 
-Credentials are Basic, a bearer token, a callable that returns one, or any ``httpx.Auth``. The transport is our own on
-aiohttp, or one passed by the caller. Time-outs while a body is transferred are not set here: the session watches for
-silence itself, alike for every transport.
+The transport is our own on aiohttp, or one passed by the caller. Time-outs while a body is transferred are not set
+here: the session watches for silence itself, alike for every transport.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import copy
-import inspect
 import ipaddress
 import re
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from enum import Enum, auto
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -29,165 +24,14 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from postdicom_async.errors import AuthenticationFailed, UsageError
-from postdicom_async.events import CredentialsRefreshed
-from postdicom_async.face import translated
-from postdicom_async.http.repeat import tell
+from postdicom_async.errors import UsageError
 from postdicom_async.http.tls import tls_context
 from postdicom_async.settings import Tls
 
 if TYPE_CHECKING:
-    from postdicom_async.events import OnEvent
     from postdicom_async.http.aiohttp_transport import Edge
+    from postdicom_async.http.credentials import Credentials
     from postdicom_async.settings import Settings
-
-TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
-Auth: TypeAlias = tuple[str, str] | str | TokenSource | httpx.Auth | None
-"""``(user, password)``, a bearer token, a callable giving one (plain or async), an ``httpx.Auth``, or None."""
-
-
-class Unset(Enum):
-    """Marks an argument that was not given, where None has a meaning of its own."""
-
-    UNSET = auto()
-
-
-class Credentials:
-    """The value of the Authorization header, or none.
-
-    Attributes:
-        httpx_auth: an ``httpx.Auth`` that handles the whole exchange instead, or None.
-    """
-
-    def __init__(
-        self, value: str | None = None, secrets: tuple[str, ...] = (), *, httpx_auth: httpx.Auth | None = None
-    ) -> None:
-        self.httpx_auth: httpx.Auth | None = httpx_auth
-        self._value = value
-        self._secrets = secrets
-
-    async def header(self) -> str | None:
-        """Return the header's value for the next request."""
-        return self._value
-
-    async def refresh(self, rejected: str | None) -> bool:
-        """Get a new value after ``rejected`` was answered with 401; return whether there is one."""
-        del rejected
-        return False
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return the values to be masked in a server's words."""
-        return self._secrets
-
-    @property
-    def present(self) -> bool:
-        """Whether anything secret is sent with a request."""
-        return self._value is not None or self.httpx_auth is not None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-
-class _Refreshing(Credentials):
-    """A token from a callable. However many requests see a 401, or wait for a failing refresh, the callable runs once.
-
-    The task that holds the lock calls it. Tasks that waited for the lock take the result of that call: the token, or
-    the failure; ``_failures`` counts failures, so that they can tell.
-    """
-
-    def __init__(self, source: TokenSource, on_event: OnEvent | None) -> None:
-        super().__init__()
-        self._source = source
-        self._on_event = on_event
-        self._lock = anyio.Lock()
-        self._was_given = False
-        self._failure: AuthenticationFailed | None = None
-        self._failures = 0
-
-    async def header(self) -> str:
-        while (value := self._value) is None:  # another request may have it refused meanwhile
-            await self.refresh(None)
-        return value
-
-    async def refresh(self, rejected: str | None) -> bool:
-        """Get a new token; see the base class.
-
-        Raises:
-            AuthenticationFailed: there is none; ``temporary`` if the callable raised and may return one later.
-        """
-        before = self._failures
-        async with self._lock:
-            if self._failures != before and self._failure is not None:
-                raise copy.copy(self._failure)  # the failure of the task that held the lock
-            if self._value != rejected:
-                return True  # another task has refreshed it meanwhile
-            self._value, self._secrets = None, ()
-            try:
-                token = await self._ask()
-            except AuthenticationFailed as failure:
-                self._failure, self._failures = copy.copy(failure), self._failures + 1
-                raise
-            self._value, self._secrets = f"Bearer {token}", (token,)
-            if self._was_given and self._value != rejected:
-                tell(self._on_event, CredentialsRefreshed())
-            self._was_given, self._failure = True, None
-            return self._value != rejected
-
-    @property
-    def present(self) -> bool:
-        return True
-
-    async def _ask(self) -> str:
-        with translated(Exception, _no_token):
-            token = self._source()
-            found = await token if inspect.isawaitable(token) else token
-        if not (isinstance(found, str) and _is_header_text(found)):
-            raise AuthenticationFailed("the callable that gives the token did not return a token as text")
-        return found
-
-
-def _no_token(error: Exception) -> AuthenticationFailed:
-    """Return the error for a failing callable, without its text, which may contain the secret."""
-    temporary = error.temporary if isinstance(error, AuthenticationFailed) else True
-    return AuthenticationFailed(f"the callable that gives the token raised {type(error).__name__}", temporary=temporary)
-
-
-def _is_header_text(value: str) -> bool:
-    return bool(value) and value.isascii() and value.isprintable() and " " not in value
-
-
-def _basic(user: str, password: str) -> Credentials:
-    if not isinstance(user, str) or not isinstance(password, str):
-        raise UsageError("user name and password must be text", argument="auth")
-    if ":" in user:
-        raise UsageError("a user name with a colon cannot be sent with HTTP Basic authentication", argument="auth")
-    # Checked this way, because the exception of a strict encoder would hold the password.
-    if any(text.encode("utf-8", "replace").decode("utf-8") != text for text in (user, password)):
-        raise UsageError("user name and password must be valid Unicode text", argument="auth")
-    # UTF-8 before base64 (RFC 7617 section 2.1; C# and Node sample).
-    encoded = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
-    return Credentials(f"Basic {encoded}", (password, user, encoded))
-
-
-def credentials_from(auth: Auth, *, on_event: OnEvent | None = None) -> Credentials:
-    """Return the credentials for an ``auth`` argument; ``on_event`` is called when a callable returned another token.
-
-    Raises:
-        UsageError: ``auth`` is none of the accepted kinds.
-    """
-    if auth is None:
-        return Credentials()
-    if isinstance(auth, httpx.Auth):
-        return Credentials(httpx_auth=auth)
-    if isinstance(auth, tuple) and len(auth) == 2:
-        return _basic(*auth)
-    if isinstance(auth, str):
-        if not _is_header_text(auth):
-            raise UsageError("a bearer token must be printable ASCII without spaces", argument="auth")
-        return Credentials(f"Bearer {auth}", (auth,))
-    if callable(auth):
-        return _Refreshing(auth, on_event)
-    raise UsageError("give (user, password), a token, a callable that returns one, or an httpx.Auth", argument="auth")
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
@@ -239,7 +83,8 @@ def is_loopback(url: str) -> bool:
 def refuse_open_credentials(url: str, credentials: Credentials, settings: Settings) -> None:
     """Refuse to send credentials over ``http://`` to another machine, unless the settings allow it."""
     open_road = urlsplit(url).scheme == "http" and not is_loopback(url)
-    if open_road and credentials.present and not settings.allow_http_credentials:
+    secret = credentials.present or bool(settings.headers)  # a header may be a key: that cannot be told
+    if open_road and secret and not settings.allow_http_credentials:
         raise UsageError(
             f"credentials would travel unencrypted to {origin_of(url)}; use https://, "
             "or set allow_http_credentials if that network is trusted",

@@ -24,24 +24,17 @@ import anyio
 import httpx
 
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageError
-from postdicom_async.events import ArchiveSilent, Event, OnEvent
+from postdicom_async.events import Event, OnEvent
 from postdicom_async.face import translated
 from postdicom_async.http.answer import Answer, StreamedAnswer, start
-from postdicom_async.http.endpoint import (
-    Auth,
-    ChosenTransport,
-    Credentials,
-    Unset,
-    checked_url,
-    choose_transport,
-    credentials_from,
-    refuse_open_credentials,
-)
+from postdicom_async.http.credentials import Auth, Credentials, Road, Unset, credentials_from
+from postdicom_async.http.endpoint import ChosenTransport, checked_url, choose_transport, refuse_open_credentials
 from postdicom_async.http.exchange import Call, Clock, Exchange, OriginPath
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
-from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, tell, within
+from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, within
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.settings import Settings
+from postdicom_async.watching import UNWATCHED, watch_request
 
 _T = TypeVar("_T")
 
@@ -91,12 +84,12 @@ class _Making(Policy):
     def met_silence(self, before: int) -> None:
         """Note that a request timed out; ``before`` is the number of silences when it began."""
         self.patience.met_silence(self.call.kind, before)
-        tell(self.on_event, ArchiveSilent(self.operation, self.patience.silences))
+        self.was_silent(self.patience.silences)
 
 
 def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
     """Return the problem of a request not made for lack of a token; None if there will never be one."""
-    return Problem(Failure.NOT_SENT, error) if error.temporary else None
+    return Problem(Failure.NOT_SENT, error, retry_after=error.retry_after) if error.temporary else None
 
 
 class Session:
@@ -105,7 +98,8 @@ class Session:
     def __init__(self, url: str, *, auth: Auth, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
         self.url: str = checked_url(url)
         self.settings = settings
-        self._credentials = credentials_from(auth, on_event=settings.on_event)
+        self._transport = transport
+        self._credentials = credentials_from(auth, Road(settings, transport))
         self._link: SharedConnections | None = None
         self._patience: CallPatience | None = None
         self._watch: OnEvent | None = None
@@ -123,7 +117,7 @@ class Session:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values to be masked in a server's words."""
-        return self._credentials.secrets()
+        return (*self._credentials.secrets(), *self.settings.headers.values())
 
     @property
     def is_open(self) -> bool:
@@ -157,7 +151,7 @@ class Session:
             )
         if isinstance(auth, Unset):
             return self._copy(settings=settings)
-        credentials = credentials_from(auth, on_event=settings.on_event)
+        credentials = credentials_from(auth, Road(settings, self._transport))
         refuse_open_credentials(self.url, credentials, settings)
         return self._copy(settings=settings, _credentials=credentials)
 
@@ -297,6 +291,7 @@ class Session:
         try:
             with translated(AuthenticationFailed, _problem_of_credentials):
                 header = await self._credentials.header()
+            exchange.watch = watch_request(call.operation, making.made, call.method, self.url, self.settings.on_event)
             try:
                 response = await exchange.run(header, self._credentials.httpx_auth)
             finally:
@@ -313,14 +308,16 @@ class Session:
                 patience=making.patience,
                 in_vain=partial(making.met_silence, silences),
                 release=release,
+                ended=None if exchange.watch is UNWATCHED else exchange.ended,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
-        except BaseException:
+        except BaseException as error:
             if answer is not None:
                 await answer.aclose()
             else:
                 release()
+                exchange.ended(None, 0, error)
             raise
         return answer
 

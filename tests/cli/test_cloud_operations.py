@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from postdicom_async import CloudApi
-from postdicom_async.cli.app import COMMANDS, CommandGroup
+from postdicom_async.cli.table import COMMANDS, CommandGroup
 from postdicom_async.emulator.cloud.oddities import Drop
 from tests.cli.conftest import Cli, told
 from tests.cli.test_operations import NOBODY, _on_a_terminal

@@ -11,7 +11,13 @@ import httpx
 import pytest
 
 from postdicom_async.errors import AuthenticationFailed, UsageError
-from postdicom_async.http.endpoint import credentials_from
+from postdicom_async.http import credentials
+from postdicom_async.http.credentials import Credentials, Road
+from postdicom_async.settings import Settings
+
+
+def credentials_from(auth: Any) -> Credentials:
+    return credentials.credentials_from(auth, Road(Settings(), None))
 
 
 async def test_anonymous_sends_nothing() -> None:

@@ -1,0 +1,1 @@
+"""Pieces of web backends, with Starlette and FastAPI under uvicorn."""
