@@ -20,7 +20,7 @@ AT_ONCE = ("--dist", "worksteal", "-o", "faulthandler_timeout=300")
 FOUR, FIVE = ("-n", "4", *AT_ONCE), ("-n", "5", *AT_ONCE)  # on two cores: many wait for sockets, clocks and disks
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}  # tests are rewritten and compiled once, not by each process anew
 QUICK = "@tests/quick.txt"
-OF_DOCUMENTS = ("tests/cli/test_readme.py", "tests/unit/test_documented_code.py", "tests/unit/test_promises.py")
+OF_DOCUMENTS = ("tests/docs", "tests/unit/test_promises.py")
 
 
 @nox.session

@@ -29,6 +29,7 @@ VARIABLES = {
     "POSTDICOM_PASSWORD_NAME": "The password of the named archive NAME, in capitals; likewise `POSTDICOM_TOKEN_NAME` "
     "and so on.",
     "POSTDICOM_TOKEN": "A bearer token instead of user and password.",
+    "POSTDICOM_CLIENT_SECRET": "The secret of the client of `--client-id`; else it comes from a keyring or a prompt.",
     "POSTDICOM_KEY_PASSWORD": "The password of the client certificate's key.",
     "POSTDICOM_API_KEY": "The first key of the Cloud API; else it comes from a keyring or a prompt.",
     "POSTDICOM_ACCOUNT_KEY": "The second key of the Cloud API; else it comes from a keyring or a prompt.",

@@ -202,7 +202,45 @@ class _ArchiveLogin(ProfileOption):
             env="POSTDICOM_USERNAME",
         ),
     ] = None
+    token_url: Annotated[
+        str | None,
+        _option(
+            "--token-url",
+            text="Token endpoint of an identity provider, for a client instead of a user (client credentials).",
+            metavar="URL",
+            env="POSTDICOM_TOKEN_URL",
+        ),
+    ] = None
+    client_id: Annotated[
+        str | None,
+        _option(
+            "--client-id",
+            text="The client. Its secret comes from POSTDICOM_CLIENT_SECRET, else a keyring (entry ID@https://host of "
+            "the token endpoint), else a prompt.",
+            metavar="ID",
+            env="POSTDICOM_CLIENT_ID",
+        ),
+    ] = None
+    scope: Annotated[
+        str | None, _option("--scope", text="What the client's tokens are for.", metavar="TEXT", env="POSTDICOM_SCOPE")
+    ] = None
     assumed: Assumed = None
+
+    def as_whom(self, found: profiles.Profile | None) -> dict[str, Any]:
+        """Return user or client: what is typed wins over the profile's, and both over the environment's.
+
+        Raises:
+            UsageError: the profile's secret would go to another token endpoint.
+        """
+        client = ("token_url", "client_id", "scope")
+        typed = self.typed & {"username", *client}
+        if found is not None and "token_url" in typed and found.token_url not in {"", self.token_url}:
+            raise UsageError("--token-url is not that of the profile, whose secret would go there; leave one out")
+        names = [name for name in ("username", *client) if found is None or name in typed]
+        given = {name: getattr(self, name) or "" for name in names}
+        if given.get("username") and not typed & set(client):
+            return given | dict.fromkeys((*client, "audience", "client_auth"), "") | {"client_secret_file": None}
+        return given if "username" in typed or not typed else given | {"username": ""}
 
 
 @dataclass(frozen=True)
@@ -221,11 +259,11 @@ class _DicomwebOptions(NetworkOptions, _ArchiveLogin):  # the fields of the last
         if found is None:
             if not self.url:
                 raise UsageError("no address: give --url or set POSTDICOM_URL, or give --profile")
-            return self.apply_to(profiles.Profile("", kind=kind.value, url=self.url, username=self.username or ""))
+            return self.apply_to(profiles.Profile("", kind=kind.value, url=self.url, **self.as_whom(None)))
         if found.kind == "cloud":
             raise UsageError(f"profile {found.name} is of the Cloud API; postdicom cloud takes it")
-        username = self.username if self.username and "username" in self.typed else found.username
-        return self.apply_to(replace(found, username=username, kind=kind.value if is_given else found.kind))
+        kind_of_it = kind.value if is_given else found.kind
+        return self.apply_to(replace(found, kind=kind_of_it, **self.as_whom(found)))
 
     def client_of(self, profile: profiles.Profile) -> DicomWeb:
         """Return the client for what `archive` returned."""

@@ -13,6 +13,7 @@ from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomErr
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import asking
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.forms import OutputAs, OutputForm, form_of, write_list
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import AsJson, Assumed, Common
 from postdicom_async.cli.paths import given_path
@@ -41,7 +42,7 @@ def _file(name: str, text: str) -> Any:
     return _option(name, text, "FILE", parser=given_path)
 
 
-_LIMITS, _CLOUD = "Limits", "Cloud API"
+_LIMITS, _CLOUD, _TOKENS = "Limits", "Cloud API", "Client credentials"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,20 @@ class NewProfile:
         Path | None, _file("password-file", "A file that holds the password, which nobody else may read.")
     ] = None
     token_file: Annotated[Path | None, _file("token-file", "The same for a bearer token.")] = None
+    token_url: Annotated[
+        str | None, _option("token-url", "Token endpoint of an identity provider.", "URL", _TOKENS)
+    ] = None
+    client_id: Annotated[
+        str | None, _option("client-id", "The client that gets tokens there, instead of a user.", "ID", _TOKENS)
+    ] = None
+    scope: Annotated[str | None, _option("scope", "What the tokens are for.", "TEXT", _TOKENS)] = None
+    audience: Annotated[str | None, _option("audience", "For whom they are, if asked for.", "TEXT", _TOKENS)] = None
+    client_auth: Annotated[
+        str | None, _option("client-auth", "Where the secret is sent: basic (a header) or post.", "WAY", _TOKENS)
+    ] = None
+    client_secret_file: Annotated[
+        Path | None, _file("client-secret-file", "A file that holds the client's secret.")
+    ] = None
     connections: Annotated[int | None, _option("connections", "Requests at once.", "N", _LIMITS, min=1)] = None
     parallel_stores: Annotated[
         int | None, _option("parallel-stores", "How many of them may store.", "N", _LIMITS, min=1)
@@ -153,6 +168,8 @@ def _has_file(profile: Profile, which: SecretName) -> bool:
 def _secrets_of(profile: Profile) -> list[SecretName]:
     if profile.kind == "cloud":
         return ["api-key", "account-key"]
+    if profile.client_id:
+        return ["client-secret"]
     return ["password"] if profile.username else ["token"]
 
 
@@ -175,18 +192,21 @@ def _words(which: str, *, small: bool = False) -> str:
 # --- what there is ----------------------------------------------------------------------------------------------------
 
 
-def list_profiles(common: Common, as_json: AsJson = False) -> int:
+def list_profiles(common: Common, output_as: OutputAs = None, as_json: AsJson = False) -> int:
     """Show the named archives."""
+    form = form_of(output_as, as_json=as_json)
     known, problems = [], []
     for name in profiles.profile_names():
         try:
             known.append(profiles.load_profile(name))
         except UsageError as error:
             problems.append(error)
-    if as_json:
+    if form is OutputForm.JSON:
         output.write_document({"items": [_table(one) for one in known]}, error=problems[0] if problems else None)
+    elif form is not OutputForm.TABLE:
+        write_list(form, [_table(one) for one in known])
     elif known:
-        rows = [(one.name, one.kind, _address(one), one.username) for one in known]
+        rows = [(one.name, one.kind, _address(one), one.username or one.client_id) for one in known]
         output.write(output.render([output.table(("NAME", "KIND", "ADDRESS", "USER"), rows)]))
     elif not problems and not common.quiet:
         output.note(f"there are none in {profiles.profiles_file()}; postdicom profiles add makes one")

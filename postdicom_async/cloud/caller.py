@@ -15,6 +15,7 @@ from postdicom_async.paging import Results
 from postdicom_async.vendor.answers import Content, Institution, User, VendorAnswer, list_in
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
 from postdicom_async.vendor.values import Values, is_uuid
+from postdicom_async.watching import watch_call, watched_pages
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.connection import Connection
@@ -84,12 +85,13 @@ class CloudCaller(VendorCaller[CloudOperation]):
             seen: set[str] = set()
             yield [item for item in _objects(operation, found, path) if is_new(item, key, seen)]
 
-        return Results(pages, lambda item, _warnings: kind(item))
+        return Results(watched_pages(operation.title, pages), lambda item, _warnings: kind(item))
 
     async def listed(self, name: str, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
         """Return every object of a list that takes no arguments."""
         operation = self.operation(name)
-        return [kind(item) for item in _objects(operation, await self._send(operation, {}), ())]
+        with watch_call(operation.title):
+            return [kind(item) for item in _objects(operation, await self._send(operation, {}), ())]
 
     def checked(self, operation: CloudOperation, given: Mapping[str, object]) -> Values:
         """Return checked values of a call; a required institution defaults to the user's only one."""

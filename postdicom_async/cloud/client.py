@@ -17,10 +17,11 @@ from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.http.endpoint import origin_of
 from postdicom_async.settings import Settings
-from postdicom_async.transfer.outcomes import Outcomes, gathered_into
+from postdicom_async.transfer.outcomes import Gathered, Outcomes, gathered_into, watched
 from postdicom_async.vendor.answers import Account
 from postdicom_async.vendor.sharing import SharedUpload, Sharing, shared
 from postdicom_async.vendor.wire import CloudWire
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from postdicom_async.disk.scan import Files
     from postdicom_async.disk.sources import Sources
     from postdicom_async.results import OnProgress, UploadReport
-    from postdicom_async.transfer.outcomes import Gathered, ReportFile
+    from postdicom_async.transfer.outcomes import ReportFile
 
 _OF_UPLOAD = frozenset(
     {"anonymize", "existing", "institution_uuid", "progress", "report", "report_paths", "sockets", "sources"}
@@ -231,7 +232,11 @@ class CloudApi:
         """Return the function that uploads according to the ``locals()`` of `upload` or `upload_each`."""
         others = {"self", "sources", "report", "report_paths"}
         options = {name: value for name, value in given.items() if name not in others}
-        return lambda into: CloudUpload(self._caller, gathered=into, **options).run(given["sources"])
+        return watched(
+            "upload",
+            self.settings.on_event,
+            lambda into: CloudUpload(self._caller, gathered=into, **options).run(given["sources"]),
+        )
 
     async def upload_documents(
         self,
@@ -264,7 +269,10 @@ class CloudApi:
             patient_order_uuid=patient_order_uuid,
             progress=progress,
         )
-        return await upload.run(sources)
+        with watch_call("upload documents") as call:
+            report = await upload.run(sources)
+            call.note_counts(report.counts)
+            return report
 
     async def upload_and_share(
         self,

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -48,13 +47,13 @@ from postdicom_async.cloud.frames import (
 )
 from postdicom_async.cloud.socket import FrameSocket, Silence, open_socket, own_problem, session_replaced
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError, UsageError
-from postdicom_async.events import ArchiveSilent
 from postdicom_async.face import translated
 from postdicom_async.http.problems import Problem, connection_failed, outcome_unknown
 from postdicom_async.http.redaction import safe_reason
-from postdicom_async.http.repeat import Policy, RetryBudget, repeat, tell
+from postdicom_async.http.repeat import Policy, RetryBudget, repeat
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.vendor.answers import Account
+from postdicom_async.watching import CLOUD_LOG
 
 if TYPE_CHECKING:
     import httpx
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
     from postdicom_async.settings import Settings
     from postdicom_async.vendor.wire import CloudWire
 
-_log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
 _PARSED_ASIDE = 1 << 20  # a larger answer is parsed in a thread, so that the event loop goes on
 
@@ -209,7 +207,7 @@ class Connection:
             socket.cut()
         except (Problem, ProtocolError):
             pass  # a session that cannot be registered again may be gone; a new one is no loss
-        _log.debug("the session is not taken up again; a new one is opened")
+        CLOUD_LOG.info("the session is not taken up again; a new one is opened")
         return None
 
     async def _brought_up(self) -> FrameSocket:
@@ -422,10 +420,11 @@ class Connection:
 class _MessagePolicy(Policy):
     """Gives up too when the service was silent several times in a row."""
 
+    log = CLOUD_LOG
     _silences = 0
 
     def wait_after(self, problem: Problem) -> float | None:
         self._silences = self._silences + 1 if isinstance(problem, Silence) else 0
         if self._silences:
-            tell(self.on_event, ArchiveSilent(self.operation, self._silences))
+            self.was_silent(self._silences)
         return None if self._silences == self._retry.max_silences else super().wait_after(problem)

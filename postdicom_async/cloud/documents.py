@@ -28,6 +28,7 @@ from postdicom_async.http.retry import Failure
 from postdicom_async.results import Outcome, Status, UploadReport
 from postdicom_async.transfer.outcomes import Meter
 from postdicom_async.vendor.values import ValueKind, check_value
+from postdicom_async.watching import watch_instances
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.caller import CloudCaller
@@ -66,6 +67,7 @@ class DocumentUpload:
         self._order = str(check_value("patient_order_uuid", ValueKind.GUID, patient_order_uuid))
         self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)
         self._meter = Meter(progress)
+        self._on_outcome = watch_instances(_OPERATION, caller.connection.settings.on_event)
         self._count = 0
         self._may_be_there = False
 
@@ -94,6 +96,8 @@ class DocumentUpload:
                 outcome, problem = await self._settled(one, problem)
                 first_with[one.path] = outcome
             outcomes.append(outcome)
+            if self._on_outcome is not None:
+                self._on_outcome(outcome)
             self._meter.finished(outcome, id(one))
             self._meter.check()
         orders = tuple(self._session.patient_order_uuids)

@@ -103,6 +103,7 @@ class Response:
         message: the frame's own text, likewise.
         management_type: which operation is answered.
         result: a JSON text.
+        size: bytes of the frame.
     """
 
     message_type: int
@@ -111,6 +112,7 @@ class Response:
     message: bytes = field(repr=False)
     management_type: int
     result: bytes = field(repr=False)
+    size: int = field(default=0, compare=False)
 
 
 def addressed_to(frame: bytes) -> tuple[int, int] | None:
@@ -135,7 +137,7 @@ def decode_response(frame: bytes) -> Response:
     message, at = _text(frame, _RESPONSE_HEAD.size)
     management_type, at = _number(frame, at)
     result, _ = _text(frame, at)
-    return Response(message_type, requested_id, success == _SUCCESS, message, management_type, result)
+    return Response(message_type, requested_id, success == _SUCCESS, message, management_type, result, len(frame))
 
 
 def _number(frame: bytes, at: int) -> tuple[int, int]:

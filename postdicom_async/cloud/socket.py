@@ -26,9 +26,11 @@ from websockets.typing import Origin
 from postdicom_async.cloud.frames import Response, addressed_to, decode_response
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, ProtocolError, UsageError
 from postdicom_async.face import translated
+from postdicom_async.http.endpoint import origin_of
 from postdicom_async.http.problems import Problem, connection_failed, explain, problem_of_cause
 from postdicom_async.http.retry import Failure
 from postdicom_async.http.tls import tls_context
+from postdicom_async.watching import CLOUD_LOG, UNWATCHED, attempt_number, watch_request
 
 if TYPE_CHECKING:
     from postdicom_async.cloud.connection import Connection
@@ -81,7 +83,7 @@ async def open_socket(url: str, *, settings: Settings, wire: CloudWire) -> Frame
             max_size=settings.limits.json_bytes,
             logger=_SILENT,
         )
-    return FrameSocket(connection, settings, wire.response_types)
+    return FrameSocket(connection, settings, wire.response_types, origin_of(url))
 
 
 def _problem_of_opening(error: Exception) -> Problem:
@@ -113,9 +115,13 @@ def _problem_of_opening(error: Exception) -> Problem:
 class FrameSocket:
     """An open WebSocket; any number of requests may be in flight on it."""
 
-    def __init__(self, connection: ClientConnection, settings: Settings, response_types: frozenset[int]) -> None:
+    def __init__(
+        self, connection: ClientConnection, settings: Settings, response_types: frozenset[int], origin: str
+    ) -> None:
         self._connection = connection
         self._timeouts = settings.timeouts
+        self._on_event = settings.on_event
+        self._origin = origin
         self._response_types = response_types
         self._pending: dict[int, asyncio.Future[Response]] = {}
         self._was_cut = False
@@ -138,6 +144,25 @@ class FrameSocket:
         """
         if not self.is_open:
             raise Problem(Failure.NOT_SENT, connection_failed(operation, "the connection is closed", sent=False))
+        watch = watch_request(operation, attempt_number.get(), "", self._origin, self._on_event, CLOUD_LOG)
+        if watch is UNWATCHED:
+            return await self._answered(operation, message_id, management_type, frame, within)
+        received = 0
+        ended_by: BaseException | None = None
+        try:
+            found = await self._answered(operation, message_id, management_type, frame, within)
+            received = found.size
+        except BaseException as error:
+            ended_by = error.error if isinstance(error, Problem) else error
+            raise
+        finally:
+            watch.ended(None, len(frame), received, ended_by)
+            ended_by = None  # an exception and a frame that hold each other are freed late
+        return found
+
+    async def _answered(
+        self, operation: str, message_id: int, management_type: int, frame: bytes, within: float | None
+    ) -> Response:
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._pending[message_id] = answer
 

@@ -26,6 +26,7 @@ from postdicom_async.http.repeat import Policy, RetryBudget, repeat
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.results import Status
 from postdicom_async.vendor.answers import PatientOrder
+from postdicom_async.watching import CLOUD_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -245,6 +246,8 @@ class _FilePolicy(Policy):
         last: the error of the last attempt, once there will be no other.
         ends_upload: whether there is no point in trying other files.
     """
+
+    log = CLOUD_LOG
 
     def __init__(self, session: UploadSession, may_repeat: Callable[[Problem], bool]) -> None:
         settings = session.connection.settings

@@ -25,7 +25,8 @@ from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Session
 from postdicom_async.settings import Limits, Retry, Settings, Timeouts
-from postdicom_async.transfer.outcomes import Outcomes, gathered_into
+from postdicom_async.transfer.outcomes import Gathered, Outcomes, gathered_into, watched
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     import os
@@ -35,9 +36,10 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources
+    from postdicom_async.events import OnEvent
     from postdicom_async.http.credentials import Auth
     from postdicom_async.results import DownloadReport, OnProgress, Outcome, UploadReport
-    from postdicom_async.transfer.outcomes import Gathered, ReportFile
+    from postdicom_async.transfer.outcomes import ReportFile
 
 
 @public_face
@@ -117,13 +119,14 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         fsync: bool | None = None,
         auth: Auth | Unset = Unset.UNSET,
         before_request: Callable[[], Awaitable[None]] | None = None,
+        on_event: OnEvent | None = None,
     ) -> Self:
         """Return a copy with other settings on the same connections, valid as long as this one is open.
 
         With ``auth``, every request of the copy is made with those credentials and no others: a web backend makes such
         a copy for each user, or each request. The copies share connections, so do not use a scheme that authenticates a
-        connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials. ``before_request`` is
-        that of `Settings`.
+        connection instead of a request (NTLM, Negotiate). ``auth=None`` sends no credentials. ``before_request`` and
+        ``on_event`` are those of `Settings`.
 
         Raises:
             UsageError: ``timeouts.connect``, ``limits.connections`` or ``limits.parallel_searches`` would change;
@@ -137,6 +140,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
             limits=limits or old.limits,
             fsync=old.fsync if fsync is None else fsync,
             before_request=before_request or old.before_request,
+            on_event=on_event or old.on_event,
         )
         return self._over(self._session.with_settings(settings, auth=auth))
 
@@ -162,6 +166,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
 
         See `upload` for the arguments, and use it for more than one request can carry.
         """
+        gathered = Gathered(keeps_all=True)
         upload = Upload(
             self._retrieval,
             study_instance_uid=study_instance_uid,
@@ -169,8 +174,14 @@ class DicomWeb(ClientSearch, ClientRetrieve):
             send_truncated=send_truncated,
             existing=existing,
             on_progress=None,
+            gathered=gathered,
         )
-        return await upload.run_as_one(sources)
+
+        async def engine(_: Gathered) -> UploadReport:
+            return await upload.run_as_one(sources)
+
+        report = await watched("store instances", self.settings.on_event, engine)(gathered)
+        return report.outcomes
 
     async def upload(
         self,
@@ -259,7 +270,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
             )
             return await upload.run(sources)
 
-        return engine
+        return watched("upload", self.settings.on_event, engine)
 
     # --- download -------------------------------------------------------------------------------------------------
 
@@ -370,7 +381,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
             download = Download(self._retrieval, target, to, layout=layout, on_progress=progress, gathered=gathered)
             return await download.run(compare=compare)
 
-        return engine
+        return watched(f"download {target.route}", self.settings.on_event, engine)
 
     # --- delete ---------------------------------------------------------------------------------------------------
 
@@ -394,4 +405,5 @@ class DicomWeb(ClientSearch, ClientRetrieve):
 
     async def _delete(self, target: Target) -> None:
         call = Call(f"delete {target.route}", "DELETE", target.path(self._dialect), Repeat.CHANGE)
-        await self._session.fetch(call, cap=self.settings.limits.json_bytes)
+        with watch_call(call.operation):
+            await self._session.fetch(call, cap=self.settings.limits.json_bytes)

@@ -24,6 +24,7 @@ from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Session
 from postdicom_async.results import Rendered
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -126,10 +127,11 @@ class ClientRetrieve:
     async def _whole_parts(self, parts: Parts, *, exactly: int) -> list[bytes]:
         left = self._session.settings.limits.in_memory_bytes
         found: list[bytes] = []
-        async with parts:
-            async for part in parts:
-                found.append(await part.read(left))
-                left -= len(found[-1])
+        with watch_call(parts.operation):
+            async with parts:
+                async for part in parts:
+                    found.append(await part.read(left))
+                    left -= len(found[-1])
         if len(found) != exactly:
             raise ProtocolError(f"the archive answered with {len(found)} parts instead of {exactly}")
         return found
@@ -282,9 +284,9 @@ class ClientRetrieve:
         path += _query(parameters, "&" if "?" in path else "?")
         operation = f"retrieve {suffix.rpartition('/')[2]} {target.route}"
         call = Call(operation, "GET", path, Repeat.READ, headers={"Accept": _header_value(media_type, "media_type")})
-        answer = await self._session.fetch(
-            call, cap=self._session.settings.limits.in_memory_bytes if cap is None else cap
-        )
+        most = self._session.settings.limits.in_memory_bytes if cap is None else cap
+        with watch_call(operation):
+            answer = await self._session.fetch(call, cap=most)
         return Rendered(answer.body, answer.content_type)
 
     def _frame_pieces(self, target: Target, numbers: Sequence[int], tail: str = "") -> list[tuple[int, str]]:

@@ -16,6 +16,7 @@ from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.http.session import Session
 from postdicom_async.paging import Results
+from postdicom_async.watching import watched_pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -127,7 +128,9 @@ class ClientSearch:
         )
         check_page(limit, offset)
         return Results(
-            lambda at_most, warnings: find(self._session, search, at_most, warnings), to_dataset, load_data_sets
+            watched_pages(operation, lambda at_most, warnings: find(self._session, search, at_most, warnings)),
+            to_dataset,
+            load_data_sets,
         )
 
     # --- metadata ------------------------------------------------------------------------------------------------
@@ -154,7 +157,7 @@ class ClientSearch:
             call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON, metadata=True)
             return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=INSTANCE_UID).batches()
 
-        return Results(pages, to_dataset, load_data_sets)
+        return Results(watched_pages(operation, pages), to_dataset, load_data_sets)
 
 
 def _given(**uids: str | None) -> dict[str, str]:

@@ -321,6 +321,9 @@ class Parts:
 
     Read a part before asking for the next one; its unread bytes are skipped. Reading to the end gives the connection
     back. Use ``async with`` if the loop may be left early.
+
+    Attributes:
+        operation: what is asked for, as errors name it.
     """
 
     def __init__(self, answers: Sequence[tuple[Opener, int | None]], *, operation: str, max_parts: int) -> None:
@@ -328,7 +331,7 @@ class Parts:
         self._answers = list(answers)
         self._due: int | None = None
         self._count = 0
-        self._operation = operation
+        self.operation: str = operation
         self._max_parts = max_parts
         self._stack = AsyncExitStack()
         self._events: AsyncGenerator[PartEvent, None] | None = None
@@ -373,7 +376,7 @@ class Parts:
                 opener, self._due = self._answers.pop(0)
                 self._count = 0
                 answer = await self._stack.enter_async_context(opener())
-                self._events = part_events(answer, self._operation, self._max_parts)
+                self._events = part_events(answer, self.operation, self._max_parts)
             if self._part is not None:
                 await self._part.drain()
             async for event in self._events:
@@ -381,7 +384,7 @@ class Parts:
                     raise UsageError("a part must be read before the next one")
                 self._count += 1
                 self._require_count(may_be_less=True)
-                self._part = Part(event, self._events, self._operation)
+                self._part = Part(event, self._events, self.operation)
                 return self._part
             self._require_count(may_be_less=False)
             self._events = self._part = None
@@ -392,4 +395,4 @@ class Parts:
         """Refuse a wrong number of parts: the caller identifies them by their order."""
         if self._due is not None and (self._count > self._due or (self._count < self._due and not may_be_less)):
             came = f"more than {self._due} parts" if may_be_less else f"{self._count} parts instead of {self._due}"
-            raise ProtocolError(f"the archive answered with {came}", operation=self._operation)
+            raise ProtocolError(f"the archive answered with {came}", operation=self.operation)

@@ -105,11 +105,11 @@ class Upload:
         async with aclosing(self._batches(admitted)) as batches:
             await for_each_in_turn(batches, self._deliver, self._stores.turnstile)
 
-    async def run_as_one(self, sources: Sources) -> tuple[Outcome, ...]:
+    async def run_as_one(self, sources: Sources) -> UploadReport:
         """Send everything in one request."""
         # Larger than any request, so that the first batch is never full.
         self._most_instances = self._most_bytes = sys.maxsize
-        return (await self.run(sources)).outcomes
+        return await self.run(sources)
 
     async def _batches(self, admitted: AsyncIterator[Numbered]) -> AsyncGenerator[list[Numbered], None]:
         batch: list[Numbered] = []

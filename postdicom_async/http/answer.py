@@ -25,6 +25,8 @@ from postdicom_async.settings import Limits, Timeouts
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from postdicom_async.errors import PostdicomError
+
 _CLOSE_SECONDS = 5.0
 
 
@@ -55,6 +57,7 @@ class StreamedAnswer:
         received: bytes of the body so far, as transferred (still encoded).
 
     ``patience`` is that of the call, and ``in_vain`` is called when a wait for the answer ended in a time-out.
+    ``ended`` is called once, when it is closed, with status, bytes received, and what its body failed with.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class StreamedAnswer:
         patience: CallPatience,
         in_vain: Callable[[], None],
         release: Callable[[], None],
+        ended: Callable[[int, int, PostdicomError | None], None] | None = None,
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -84,6 +88,8 @@ class StreamedAnswer:
         self._watch = ReadWatchdog(clock, timeouts.idle_read)
         self._rate = least_rate_of(timeouts, timeouts.idle_read)
         self._release: Callable[[], None] | None = release
+        self._ended = ended
+        self._failed: PostdicomError | None = None
 
     @property
     def ok(self) -> bool:
@@ -119,6 +125,9 @@ class StreamedAnswer:
         release, self._release = self._release, None
         if release is None:
             return
+        if self._ended is not None:
+            self._ended(self.status, self.received, self._failed)
+            self._ended = self._failed = None
         close_at_once = getattr(self._response.stream, "close_at_once", None)  # our own transport has it
         if close_at_once is not None and close_at_once():
             release()
@@ -202,10 +211,11 @@ class StreamedAnswer:
     def _problem_of(self, error: Exception) -> Problem:
         if isinstance(error, TimeoutError):
             if self._watch.by_deadline:
-                return Problem(Failure.LOST, deadline_passed(self._operation, self._timeouts.deadline, sent=True))
+                late = deadline_passed(self._operation, self._timeouts.deadline, sent=True)
+                return self._noted(Problem(Failure.LOST, late))
             return self._in_vain("the archive stopped sending")
         if isinstance(error, httpx.HTTPError):
-            return problem_of_exception(self._operation, error)
+            return self._noted(problem_of_exception(self._operation, error))
         return self._broken("the connection broke")
 
     def _decoder(self) -> Callable[[bytes | None], bytes]:
@@ -227,10 +237,14 @@ class StreamedAnswer:
         return self._broken(message)
 
     def _broken(self, message: str) -> Problem:
-        return Problem(Failure.LOST, connection_failed(self._operation, message, sent=True))
+        return self._noted(Problem(Failure.LOST, connection_failed(self._operation, message, sent=True)))
 
     def _refused(self, message: str) -> Problem:
-        return Problem(Failure.FINAL, ProtocolError(message, operation=self._operation))
+        return self._noted(Problem(Failure.FINAL, ProtocolError(message, operation=self._operation)))
+
+    def _noted(self, problem: Problem) -> Problem:
+        self._failed = problem.error
+        return problem
 
 
 _FREE_EXPANSION = 1 << 20  # bytes; small texts may compress extremely well

@@ -27,7 +27,7 @@ import httpx
 from postdicom_async.errors import AuthenticationFailed, UsageError
 from postdicom_async.events import CredentialsRefreshed
 from postdicom_async.face import public_face, translated
-from postdicom_async.http.repeat import tell
+from postdicom_async.watching import HTTP_LOG, tell
 
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings
@@ -272,6 +272,7 @@ class _Refreshing(Credentials):
         return True
 
     def _renewed(self) -> None:
+        HTTP_LOG.info("the token was refreshed")
         tell(self._settings.on_event, CredentialsRefreshed())
 
 

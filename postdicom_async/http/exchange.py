@@ -13,7 +13,7 @@ import asyncio
 import logging
 import math
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ from postdicom_async.http.problems import (
 )
 from postdicom_async.http.repeat import CallPatience, least_rate_of
 from postdicom_async.http.retry import Failure, Repeat
+from postdicom_async.watching import UNWATCHED, RequestWatch
 
 if TYPE_CHECKING:
     from postdicom_async.http.session import SharedConnections
@@ -103,9 +104,14 @@ def _address_of(url: str) -> httpx.URL:
 
 
 def request_of(
-    url: str, call: Call, authorization: str | None, stream: httpx.AsyncByteStream | None, settings: Settings
+    url: str,
+    call: Call,
+    authorization: str | None,
+    stream: httpx.AsyncByteStream | None,
+    settings: Settings,
+    more: Mapping[str, str] | None = None,
 ) -> httpx.Request:
-    """Return the request of a call to the service at ``url``; ``stream`` is its body.
+    """Return the request of a call to the service at ``url``; ``stream`` is its body, ``more`` are headers.
 
     Raises:
         httpx.InvalidURL: the address cannot be used.
@@ -113,7 +119,10 @@ def request_of(
     text = (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path
     address = _address_of(text) if stream is not None and "?" not in text else httpx.URL(text)
     headers = [(b"Host", address.netloc)]
-    headers += [(name.encode(), value.encode()) for name, value in (_ALWAYS | call.headers).items()]
+    named = _ALWAYS | dict(settings.headers) | call.headers
+    headers += [(name.encode(), value.encode()) for name, value in named.items()]
+    if more:
+        headers += [(name.encode(), value.encode()) for name, value in more.items()]
     if authorization is not None:
         headers.append((b"Authorization", authorization.encode()))
     if call.body is None:
@@ -271,12 +280,14 @@ class SentBody(httpx.AsyncByteStream):
 
     Attributes:
         finished: whether the last piece has been passed to the transport.
+        passed: bytes passed to it, over all times that it asked for the body.
         too_slow: whether it was ended because the archive took it too slowly.
     """
 
     def __init__(self, body: Body, watch: Watchdog, timeouts: Timeouts, answer: float, *, whole: bool) -> None:
         self.finished: bool = False
         self.too_slow: bool = False
+        self.passed: int = 0
         self._body = body
         self._whole = whole
         self._watch = watch
@@ -298,6 +309,7 @@ class SentBody(httpx.AsyncByteStream):
             given = monotonic()
             watch.expect(given + self._idle + (self._answer if self.finished else 0.0))
             size = len(piece)
+            self.passed += size
             yield piece
             del piece  # otherwise each stream would hold two pieces while the next is read
             watch.pause()
@@ -331,6 +343,7 @@ class Exchange:
         begun: whether it was passed to the transport, so that it may have left.
         met_silence: whether it ended because the archive was silent.
         sent: its body being sent.
+        watch: who is told of it.
     """
 
     link: SharedConnections
@@ -340,6 +353,7 @@ class Exchange:
     begun: bool = False
     met_silence: bool = False
     sent: SentBody | None = None
+    watch: RequestWatch = UNWATCHED
 
     async def run(self, header: str | None, auth: httpx.Auth | None) -> httpx.Response:
         """Send the request and wait for the head of the answer; silence is bounded, the total time is not.
@@ -355,13 +369,18 @@ class Exchange:
             is_small = call.body.length <= _AT_ONCE and not settings.chunked_upload
             self.sent = SentBody(call.body, watch, timeouts, answer, whole=is_small)
         with translated(_FAILURES, self._problem_of):
-            request = request_of(self.url, call, header, self.sent, settings)
+            request = request_of(self.url, call, header, self.sent, settings, self.watch.headers())
             self.begun = True
-            with watch, quiet_http_logs():
+            with watch, quiet_http_logs(), self.watch.active():
                 watch.expect(monotonic() + timeouts.connect + answer)
                 if auth is None:
                     return await self.link.transport.handle_async_request(request)
                 return await _authenticated(self.link.transport, request, auth)
+
+    def ended(self, status: int | None, received: int, error: BaseException | None) -> None:
+        """Tell those who watch that its answer has been read, or that there will be none."""
+        sent = 0 if self.sent is None else self.sent.passed
+        self.watch.ended(status, sent, received, error.error if isinstance(error, Problem) else error)
 
     def _problem_of(self, error: Exception) -> Problem:
         operation = self.call.operation

@@ -8,7 +8,6 @@ what may be repeated, what counts, and how a failure is repaired. Which failures
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -16,17 +15,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from postdicom_async.events import AttemptFailed, GaveUp
+from postdicom_async.events import ArchiveSilent, AttemptFailed, GaveUp
 from postdicom_async.http.problems import Problem, connection_failed
 from postdicom_async.http.retry import Attempts, Failure, decide
+from postdicom_async.watching import HTTP_LOG, attempt_number, tell
 
 if TYPE_CHECKING:
+    import logging
+
     from postdicom_async.errors import ConnectionFailed, PostdicomError
-    from postdicom_async.events import Event, OnEvent
+    from postdicom_async.events import OnEvent
     from postdicom_async.http.retry import Repeat
     from postdicom_async.settings import Retry, Timeouts
 
-_log = logging.getLogger("postdicom_async")
 _T = TypeVar("_T")
 
 
@@ -66,7 +67,10 @@ class Policy:
 
     Attributes:
         made: number of attempts started.
+        log: where repeats are logged.
     """
+
+    log: logging.Logger = HTTP_LOG
 
     def __init__(
         self,
@@ -120,10 +124,26 @@ class Policy:
     async def pause(self, problem: Problem, seconds: float) -> None:
         """Wait ``seconds`` before the next attempt, and report it."""
         status, name = problem.error.status, problem.failure.name
-        _log.debug("%s: attempt %d failed (%s), next in %.1f s", self.operation, self.made, name, seconds)
+        self.log.info(
+            "%s: attempt %d failed (%s), next in %.1f s",
+            self.operation,
+            self.made,
+            name if status is None else f"{name}, {status}",
+            seconds,
+            extra=self._fields(status) | {"failure": name, "next_in": round(seconds, 3)},
+        )
         tell(self.on_event, AttemptFailed(self.operation, self.made, name, status, seconds))
         await anyio.sleep(seconds)
         self._waited += seconds
+
+    def was_silent(self, silences: int) -> None:
+        """Report that a request timed out; ``silences`` is how often that has happened in this call."""
+        self.log.info("%s: no answer in time (%d)", self.operation, silences, extra=self._fields(None))
+        tell(self.on_event, ArchiveSilent(self.operation, silences))
+
+    def _fields(self, status: int | None) -> dict[str, str | int | float | None]:
+        """Return what a log record of this call holds besides its text."""
+        return {"operation": self.operation, "attempt": self.made, "status": status}
 
     def give_up(self, problem: Problem) -> None:
         """Report that there will be no other attempt, if one might have helped."""
@@ -131,6 +151,9 @@ class Policy:
             return
         error = problem.error
         kind = type(error).__name__
+        status = "" if error.status is None else f", {error.status}"
+        fields = self._fields(error.status) | {"error": kind}
+        self.log.warning("%s: given up after attempt %d (%s%s)", self.operation, self.made, kind, status, extra=fields)
         tell(self.on_event, GaveUp(self.operation, self.made, error.status, error.temporary, kind))
 
 
@@ -142,6 +165,7 @@ async def repeat(attempt: Callable[[], Awaitable[_T]], policy: Policy) -> _T:
     """
     while True:
         policy.made += 1
+        attempt_number.set(policy.made)
         problem: Problem | None = None
         try:
             result = await attempt()
@@ -159,16 +183,6 @@ async def repeat(attempt: Callable[[], Awaitable[_T]], policy: Policy) -> _T:
             policy.give_up(problem)
             raise problem.final(attempts=policy.made)
         await policy.pause(problem, wait)
-
-
-def tell(on_event: OnEvent | None, event: Event) -> None:
-    """Call the hook with an event, if there is one."""
-    if on_event is None:
-        return
-    try:
-        on_event(event)
-    except Exception as error:  # noqa: BLE001 - a caller's code; its text may hold anything
-        _log.warning("on_event raised %s", type(error).__name__)
 
 
 # --- silence and slowness ---------------------------------------------------------------------------------------------

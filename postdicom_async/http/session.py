@@ -24,16 +24,17 @@ import anyio
 import httpx
 
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageError
-from postdicom_async.events import ArchiveSilent, Event, OnEvent
+from postdicom_async.events import Event, OnEvent
 from postdicom_async.face import translated
 from postdicom_async.http.answer import Answer, StreamedAnswer, start
 from postdicom_async.http.credentials import Auth, Credentials, Road, Unset, credentials_from
 from postdicom_async.http.endpoint import ChosenTransport, checked_url, choose_transport, refuse_open_credentials
 from postdicom_async.http.exchange import Call, Clock, Exchange, OriginPath
 from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
-from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, tell, within
+from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, within
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.settings import Settings
+from postdicom_async.watching import UNWATCHED, watch_request
 
 _T = TypeVar("_T")
 
@@ -83,7 +84,7 @@ class _Making(Policy):
     def met_silence(self, before: int) -> None:
         """Note that a request timed out; ``before`` is the number of silences when it began."""
         self.patience.met_silence(self.call.kind, before)
-        tell(self.on_event, ArchiveSilent(self.operation, self.patience.silences))
+        self.was_silent(self.patience.silences)
 
 
 def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
@@ -116,7 +117,7 @@ class Session:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values to be masked in a server's words."""
-        return self._credentials.secrets()
+        return (*self._credentials.secrets(), *self.settings.headers.values())
 
     @property
     def is_open(self) -> bool:
@@ -290,6 +291,7 @@ class Session:
         try:
             with translated(AuthenticationFailed, _problem_of_credentials):
                 header = await self._credentials.header()
+            exchange.watch = watch_request(call.operation, making.made, call.method, self.url, self.settings.on_event)
             try:
                 response = await exchange.run(header, self._credentials.httpx_auth)
             finally:
@@ -306,14 +308,16 @@ class Session:
                 patience=making.patience,
                 in_vain=partial(making.met_silence, silences),
                 release=release,
+                ended=None if exchange.watch is UNWATCHED else exchange.ended,
             )
             if not (answer.ok or answer.status in call.accepted):
                 raise await self._refusal(call, answer, header)
-        except BaseException:
+        except BaseException as error:
             if answer is not None:
                 await answer.aclose()
             else:
                 release()
+                exchange.ended(None, 0, error)
             raise
         return answer
 

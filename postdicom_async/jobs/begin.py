@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from postdicom_async.dicom.header import checked_uid
 from postdicom_async.disk.private_files import FileLock
 from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs import job_files
-from postdicom_async.jobs.context import JobOptions
+from postdicom_async.jobs.context import JobOptions, order_of
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ends.specs import EndSpec, end_of, spec_of
 from postdicom_async.jobs.job import Job, JobParts
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     import os
 
     from postdicom_async.dicom.anonymize import Anonymization
+    from postdicom_async.events import OnEvent
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ends.specs import EndLike
     from postdicom_async.jobs.machines.scheduler import Scheduler
@@ -64,6 +64,7 @@ async def copy(
     patience: float = PATIENCE,
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
+    on_event: OnEvent | None = None,
 ) -> Job:
     """Start copying what the source has and the target lacks.
 
@@ -87,6 +88,7 @@ async def copy(
         patience: seconds of an outage of either end, after which the job ends and can be resumed.
         ask: called with a prompt when a password is found nowhere; returns the password.
         scheduler: the scheduler whose workers, on other machines, move the chunks; by default this process moves them.
+        on_event: called with the job's events, and with those of its archives' requests, see `events`.
 
     Raises:
         UsageError: an argument makes no sense, or both ends are one place.
@@ -94,7 +96,7 @@ async def copy(
     """
     options = JobOptions("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
     return await begin_job(
-        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler)
+        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler, on_event)
     )
 
 
@@ -117,6 +119,7 @@ async def sync(
     patience: float = PATIENCE,
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
+    on_event: OnEvent | None = None,
 ) -> Job:
     """Start a copy that can also delete from the target what the source no longer has.
 
@@ -140,6 +143,7 @@ async def sync(
         patience: see `copy`.
         ask: see `copy`.
         scheduler: see `copy`.
+        on_event: see `copy`.
     """
     if delete not in ("", "copied", "all"):
         raise UsageError("give 'copied' or 'all', or nothing", argument="delete")
@@ -154,7 +158,7 @@ async def sync(
         "sync", verify, full, order, anonymize, attempts, delete=delete, max_delete=most, sample=sample
     )
     return await begin_job(
-        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler)
+        JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, scheduler, on_event)
     )
 
 
@@ -171,6 +175,7 @@ async def verify(
     pace: Pace | None = None,
     patience: float = PATIENCE,
     ask: Ask | None = None,
+    on_event: OnEvent | None = None,
 ) -> Job:
     """Start comparing two ends; nothing is changed at either.
 
@@ -178,7 +183,8 @@ async def verify(
     FAILED; with ``level="bytes"`` so do those whose content differs. See `copy` for the other arguments and errors.
     """
     options = JobOptions("verify", level, True, {}, anonymize, sample=sample)
-    return await begin_job(JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask))
+    asked = JobRequest(source, target, options, path_of(job), new, pace or Pace(), patience, ask, on_event=on_event)
+    return await begin_job(asked)
 
 
 @public_face
@@ -213,6 +219,7 @@ async def resume(
     patience: float = PATIENCE,
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
+    on_event: OnEvent | None = None,
 ) -> Job:
     """Resume the job of a ledger, with the options it was started with.
 
@@ -222,6 +229,7 @@ async def resume(
         patience: see `copy`.
         ask: see `copy`.
         scheduler: see `copy`.
+        on_event: see `copy`.
 
     Raises:
         NotFound: there is none.
@@ -230,7 +238,8 @@ async def resume(
         LedgerUnusable: see `copy`.
     """
     path, ends, options = await _kept_of(job)
-    return await begin_job(JobRequest(ends[0], ends[1], options, path, False, pace or Pace(), patience, ask, scheduler))
+    asked = JobRequest(ends[0], ends[1], options, path, False, pace or Pace(), patience, ask, scheduler, on_event)
+    return await begin_job(asked)
 
 
 async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], JobOptions]:
@@ -251,6 +260,7 @@ async def retry(
     patience: float = PATIENCE,
     ask: Ask | None = None,
     scheduler: Scheduler | None = None,
+    on_event: OnEvent | None = None,
 ) -> Job:
     """Start to retry the failed and unconfirmed items of a job, and nothing else.
 
@@ -261,6 +271,7 @@ async def retry(
         patience: see `copy`.
         ask: see `copy`.
         scheduler: see `copy`.
+        on_event: see `copy`.
     """
     path, _, _ = await _kept_of(job)  # before anything is changed
     chosen = None if reasons is None else list(reasons)
@@ -271,7 +282,7 @@ async def retry(
         if ledger.fact("discovery_complete") or ledger.fact("part"):
             ledger.put("phase", "moving")
         await ledger.reset([State.FAILED, State.UNCONFIRMED], reasons=chosen)
-    return await resume(path, pace=pace, patience=patience, ask=ask, scheduler=scheduler)
+    return await resume(path, pace=pace, patience=patience, ask=ask, scheduler=scheduler, on_event=on_event)
 
 
 # --- what was asked for, checked and made ----------------------------------------------------------------------------
@@ -305,6 +316,7 @@ class JobRequest:
     patience: float
     ask: Ask | None
     scheduler: Scheduler | None = None
+    on_event: OnEvent | None = None
 
 
 class PreparedEnds(NamedTuple):
@@ -371,7 +383,8 @@ async def begin_job(asked: JobRequest) -> Job:
     except BaseException:
         await ledger.__aexit__(None, None, None)
         raise
-    return Job(JobParts(ledger, ends.source, ends.target, asked.options, asked.pace, asked.patience, elsewhere))
+    how = (asked.options, asked.pace, asked.patience, elsewhere, asked.on_event)
+    return Job(JobParts(ledger, ends.source, ends.target, *how))
 
 
 def _require_level(options: JobOptions) -> None:
@@ -471,15 +484,6 @@ def _kept(options: JobOptions, specs: tuple[Any, Any]) -> dict[str, Any]:
         "first": sorted(options.first, key=lambda uid: options.first[uid]),
         **{name: getattr(options, name) for name in KEPT},
     }
-
-
-def order_of(first: Iterable[str]) -> dict[str, int]:
-    """Return the position of each study that was asked to come first.
-
-    Raises:
-        UsageError: one is no UID.
-    """
-    return {checked_uid(uid, "first"): number for number, uid in enumerate(first)}
 
 
 def path_of(job: str | os.PathLike[str] | None) -> Path | None:

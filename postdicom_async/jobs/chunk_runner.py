@@ -20,6 +20,7 @@ from postdicom_async.jobs.ends.end import Feature, ListedInstance
 from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import ItemVerdict, Reason, State, verdict_of
 from postdicom_async.transfer.at_once import Limit, for_each
+from postdicom_async.watching import CallWatch, watch_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,6 +75,12 @@ async def run_chunk(
         for one in moving.open.values():  # the source has delivered all that it has of the wanted instances
             yield ItemEnd(one.series, one.uid, State.FAILED, Reason.NOT_ARRIVED, True, one.size)
     yield _chunk_end("target", problem) if problem is not None else _chunk_end("source", moving.problem)
+
+
+def note_end(call: CallWatch, end: ItemEnd | ChunkEnd) -> None:
+    """Add to the span of a chunk what it failed with."""
+    if isinstance(end, ChunkEnd) and end.failed_end:
+        call.note(failed_end=end.failed_end, failed_with=end.error)
 
 
 def _chunk_end(which: str, problem: PostdicomError | None) -> ChunkEnd:
@@ -166,9 +173,11 @@ class LocalDispatcher:
         told: asyncio.Queue[tuple[Chunk, ItemEnd | ChunkEnd] | None] = asyncio.Queue(_MOST_WAITING)
 
         async def move(chunk: Chunk) -> None:
-            async with aclosing(run_chunk(self._source, self._target, chunk, self._options)) as ends:
-                async for end in ends:
-                    await told.put((chunk, end))
+            with watch_call("job chunk") as call:
+                async with aclosing(run_chunk(self._source, self._target, chunk, self._options)) as ends:
+                    async for end in ends:
+                        await told.put((chunk, end))
+                        note_end(call, end)
 
         async def move_all() -> None:
             try:

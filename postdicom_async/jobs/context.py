@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from postdicom_async.dicom.header import checked_uid
 from postdicom_async.errors import LimitReached, PostdicomError
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.schema import BEFORE_ALL, ItemRow, Stage
@@ -91,6 +92,15 @@ class JobOptions:
         Not with anonymisation: verification anonymises the source's copy again.
         """
         return self.verify == "bytes" and self.anonymize is None
+
+
+def order_of(first: Iterable[str]) -> dict[str, int]:
+    """Return the position of each study that was asked to come first.
+
+    Raises:
+        UsageError: one is no UID.
+    """
+    return {checked_uid(uid, "first"): number for number, uid in enumerate(first)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,10 @@ from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.run import Retries, Run
+from postdicom_async.jobs.watch_job import JobWatch
 
 if TYPE_CHECKING:
+    from postdicom_async.events import OnEvent
     from postdicom_async.jobs.ends.end import End
     from postdicom_async.jobs.ledger.ledger import Ledger
     from postdicom_async.jobs.machines.dispatcher import DaskDispatcher
@@ -46,7 +48,7 @@ _MOST_WAITING = 1024  # outcomes that the consumer has not read yet
 
 @dataclass(frozen=True, slots=True)
 class JobParts:
-    """The parts of a job: an open ledger, ends that are not open yet, the options, and where the chunks run."""
+    """The parts of a job: an open ledger, ends that are not open yet, options, where chunks run, and who is told."""
 
     ledger: Ledger
     source: End
@@ -55,6 +57,7 @@ class JobParts:
     pace: Pace = field(default_factory=Pace)
     patience: float = OutagePatience().outage
     elsewhere: DaskDispatcher | None = None
+    on_event: OnEvent | None = None
 
 
 @public_face
@@ -73,6 +76,7 @@ class Job:
         self._parts = parts
         self._retries = Retries()
         self._waiting: deque[ItemLine] | None = None
+        self._watch: JobWatch | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -174,15 +178,17 @@ class Job:
         request = parts.pace.request if parts.elsewhere is None else paced_here(parts.pace, parts.elsewhere)
         for end in (parts.source, parts.target):
             if isinstance(end, ArchiveEnd):
-                end.pace_requests(request)
+                end.pace_requests(request, parts.on_event)
         patience = OutagePatience(outage=parts.patience)
         gate = parts.pace.wait_until_open
-        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, gate=gate)
+        self._watch = watch = JobWatch(parts.ledger, parts.on_event)
+        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, watch=watch, gate=gate)
         context = Context(parts.ledger, parts.source, parts.target, parts.options, outages, self._tell)
         options = ChunkOptions(parts.options.anonymize, parts.pace.bytes, parts.options.needs_digests)
         local = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(parts.ledger)
+            await stack.enter_async_context(watch)
             await stack.enter_async_context(parts.source)
             await stack.enter_async_context(parts.target)
             if parts.elsewhere is not None:
@@ -192,7 +198,7 @@ class Job:
             control = await stack.enter_async_context(ControlServer(control_paths(self.path), handlers))
             if control.problem is not None:
                 parts.ledger.note(control.problem)
-            await Run(context, parts.elsewhere or local, parts.pace, self._gate, self._retries).go()
+            await Run(context, parts.elsewhere or local, parts.pace, self._gate, self._retries, watch).go()
 
     async def _status(self) -> dict[str, Any]:
         phase = self._parts.ledger.fact("phase")
@@ -204,6 +210,8 @@ class Job:
         await self._room.wait()
 
     def _tell(self, line: ItemLine) -> None:
+        if self._watch is not None:
+            self._watch.item(line)
         if self._waiting is not None:
             self._waiting.append(line)
             self._news.set()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from postdicom_async.jobs.ledger.ledger import Ledger
     from postdicom_async.jobs.pace.pace import Pace
     from postdicom_async.jobs.plan import Dispatcher
+    from postdicom_async.jobs.watch_job import JobWatch
 
 _TICK = 1.0  # seconds
 LEVELS = ("none", "listed", "bytes")
@@ -75,6 +76,7 @@ class Run:
         pace: tells whether the job may work now.
         gate: awaited before each phase and chunk: pauses, time windows, and a slow consumer of outcomes.
         retries: requests made while it runs.
+        watch: told of runs and phases.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Run:
         pace: Pace,
         gate: Callable[[], Awaitable[None]],
         retries: Retries,
+        watch: JobWatch,
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
         self._pace = pace
         self._gate = gate
         self._retries = retries
+        self._watch = watch
 
     async def go(self) -> None:
         """Do the remaining work of the run.
@@ -99,6 +103,7 @@ class Run:
         """
         context, ledger = self._context, self._context.ledger
         await begin_run(context)
+        self._watch.began(context.run)
         phases: dict[str, Callable[[], Awaitable[None]]] = {
             "discovering": lambda: DiscoverPhase(context).run(),
             "moving": self._move,
@@ -106,6 +111,7 @@ class Run:
             "deleting": lambda: DeletePhase(context).run(),
         }
         while (phase := ledger.fact("phase")) in phases:
+            self._watch.phase(str(phase))
             await self._gate()
             counting = asyncio.create_task(self._count_seconds())
             try:

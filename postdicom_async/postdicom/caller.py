@@ -19,6 +19,7 @@ from postdicom_async.postdicom.operations import OPERATIONS, HeaderOperation, en
 from postdicom_async.vendor.answers import Content, VendorAnswer, is_web_page, list_in, parse, refusal_in, view
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
 from postdicom_async.vendor.values import Values
+from postdicom_async.watching import watch_call, watched_pages
 
 if TYPE_CHECKING:
     from postdicom_async.http.session import Session
@@ -63,7 +64,7 @@ class Caller(VendorCaller[HeaderOperation]):
                     )
                 yield [item for item in found if is_new(item, key, seen)]
 
-        return Results(pages, lambda item, _warnings: kind(item))
+        return Results(watched_pages(operation.title, pages), lambda item, _warnings: kind(item))
 
     async def read_in_parts(
         self, name: str, kind: Callable[..., _Answer], given: Mapping[str, object]
@@ -72,7 +73,8 @@ class Caller(VendorCaller[HeaderOperation]):
         operation = self.operation(name)
         parts = split(operation, self.checked(operation, given), self._wire)
         session = self._session.one_call()
-        return [view(kind, await self._send(operation, values, session)) for values in parts]
+        with watch_call(operation.title):
+            return [view(kind, await self._send(operation, values, session)) for values in parts]
 
     async def _send(self, operation: HeaderOperation, values: Values, session: Session | None = None) -> Content:
         private = PrivateTexts(values)

@@ -44,7 +44,10 @@ class Profile:
         preset: a known archive, whose limits apply unless set here.
         router_url: the Cloud API's router; PostDICOM's public one if empty.
         institution_uuid, folder_uuid: where images go at PostDICOM.
-        password_file, token_file, api_key_file, account_key_file, key_password_file: files that hold the secrets.
+        token_url, client_id: where a client of an identity provider gets its tokens, instead of a user name.
+        scope, audience, client_auth: what they are for, and how the client identifies itself; see `ClientCredentials`.
+        password_file, token_file, api_key_file, account_key_file, key_password_file, client_secret_file: files that
+            hold the secrets.
     """
 
     name: str
@@ -68,11 +71,17 @@ class Profile:
     router_url: str = ""
     institution_uuid: str = ""
     folder_uuid: str = ""
+    token_url: str = ""
+    client_id: str = ""
+    scope: str = ""
+    audience: str = ""
+    client_auth: str = ""
     password_file: Path | None = None
     token_file: Path | None = None
     api_key_file: Path | None = None
     account_key_file: Path | None = None
     key_password_file: Path | None = None
+    client_secret_file: Path | None = None
 
     def __repr__(self) -> str:
         """Return name and kind: neither address nor user."""
@@ -85,8 +94,9 @@ KEYS: Final = tuple(field.name for field in fields(Profile) if field.name != "na
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 _TAKEN = frozenset({"http", "https", "file", "postdicom"})  # NAME: would be read as the beginning of an address
 _SECRET = re.compile(r"pass|pasw|pwd|secret|token|credential|api_?key|account_?key|bearer", re.IGNORECASE)
+_OF_A_CLIENT: Final = ("token_url", "client_id", "scope", "audience", "client_auth", "client_secret_file")
 NOT_OF: Final[Mapping[str, frozenset[str]]] = {
-    "cloud": frozenset({"url", "password_file", "token_file", "parallel_stores", "parallel_retrieves"}),
+    "cloud": frozenset({"url", "password_file", "token_file", "parallel_stores", "parallel_retrieves", *_OF_A_CLIENT}),
     "dicomweb": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
     "postdicom": frozenset({"router_url", "institution_uuid", "folder_uuid", "api_key_file", "account_key_file"}),
 }
@@ -134,6 +144,7 @@ def profile_of(name: str, table: object, *, folder: Path | None = None) -> Profi
     values = {key: _READ[key](f"{where}, {key}", value, folder) for key, value in table.items()}
     profile = Profile(name, **values)
     _check_addresses(where, profile)
+    check_client(where, profile)
     return profile
 
 
@@ -213,18 +224,35 @@ _READ: Final[dict[str, Callable[[str, object, Path | None], Any]]] = dict.fromke
     "requests_per_second": _number,
     **dict.fromkeys(("environment_proxy", "allow_http"), _flag),
     **dict.fromkeys(("connections", "parallel_stores", "parallel_retrieves"), _count),
-    **{key: _path for key in KEYS if key.endswith("_file") or key.startswith("client_")},
+    **{key: _path for key in KEYS if key.endswith("_file") or key in {"client_cert", "client_key"}},
 }
 
 
 def _check_addresses(where: str, profile: Profile) -> None:
     """Refuse an address that contains a password, which would be stored in the file."""
-    for key in ("url", "router_url", "proxy"):
+    for key in ("url", "router_url", "token_url", "proxy"):
         holds_user = "@" in getattr(profile, key)  # also behind a slash: a password may have one in it
         if holds_user and key == "proxy":
             raise UsageError(f"{where}: a proxy's user and password do not belong in this file; set POSTDICOM_PROXY")
         if holds_user:
             raise UsageError(f"{where}, {key}: leave user and password out of the address; give the user as username")
+
+
+def check_client(where: str, profile: Profile) -> None:
+    """Refuse a client of an identity provider that is named in part, or beside a user.
+
+    Raises:
+        UsageError: what is missing, or is too much.
+    """
+    given = [key for key in _OF_A_CLIENT if getattr(profile, key)]
+    if not given:
+        return
+    if missing := [key for key in ("token_url", "client_id") if not getattr(profile, key)]:
+        raise UsageError(f"{where}: {given[0]} needs {missing[0]} too")
+    if profile.username:
+        raise UsageError(f"{where}: username and client_id are both given; use one of them")
+    if profile.client_auth not in {"", "basic", "post"}:
+        raise UsageError(f"{where}, client_auth: give basic or post")
 
 
 # --- as TOML ---------------------------------------------------------------------------------------------------------

@@ -155,6 +155,11 @@ def _check_addresses(profile: Profile) -> None:
         if address := getattr(profile, key):
             with translated(UsageError, partial(_of_key, profile, key)):
                 checked_url(address)
+    if profile.token_url:
+        from postdicom_async.tokens.client_credentials import checked_token_url
+
+        with translated(UsageError, partial(_of_key, profile, "token_url")):
+            checked_token_url(profile.token_url)
 
 
 def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:

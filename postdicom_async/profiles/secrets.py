@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +22,15 @@ from urllib.parse import urlsplit
 from postdicom_async.disk.private_files import read_secret as read_secret  # offered beside what is found here
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.profiles.model import Profile, variable_part
+from postdicom_async.profiles.model import Profile, check_client, variable_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from postdicom_async.tokens.client_credentials import ClientCredentials
 
-SecretName: TypeAlias = Literal["password", "token", "api-key", "account-key", "key-password"]
+
+SecretName: TypeAlias = Literal["password", "token", "api-key", "account-key", "key-password", "client-secret"]
 Ask: TypeAlias = Callable[[str], str]
 """Shows a prompt and returns the input, typed without echo; may be empty."""
 
@@ -53,6 +56,7 @@ _VARIABLES: Final[dict[SecretName, str]] = {
     "api-key": "POSTDICOM_API_KEY",
     "account-key": "POSTDICOM_ACCOUNT_KEY",
     "key-password": "POSTDICOM_KEY_PASSWORD",
+    "client-secret": "POSTDICOM_CLIENT_SECRET",
 }
 
 
@@ -107,14 +111,31 @@ def entries_of(profile: Profile, which: SecretName) -> tuple[str, ...]:
     """Return the keyring's entries for a secret, by user and host; the first one is used for writing.
 
     An entry by user alone would send the password of one archive to another. Two accounts of the Cloud API share an
-    address, so their entries contain the profile's name.
+    address, so their entries contain the profile's name. The secret of a client is for its token endpoint.
     """
+    if which == "client-secret":
+        place = entry_host(profile.token_url)
+        return (f"{profile.client_id}@{place}",) if place and profile.client_id else ()
     host = entry_host(_address(profile))
     if host is None or which in {"token", "key-password"} or (which == "password" and not profile.username):
         return ()
     if which == "password":
         return (f"{profile.username}@{host}",)
     return (*((f"{which}.{profile.name}@{host}",) if profile.name else ()), f"{which}@{host}")
+
+
+def with_login(profile: Profile) -> Profile:
+    """Return an archive without a name as the environment says who uses it, if nothing else does."""
+    if profile.name or profile.username or profile.client_id:
+        return profile
+    if username := os.environ.get("POSTDICOM_USERNAME", ""):
+        return replace(profile, username=username)
+    return replace(
+        profile,
+        token_url=os.environ.get("POSTDICOM_TOKEN_URL", ""),
+        client_id=os.environ.get("POSTDICOM_CLIENT_ID", ""),
+        scope=os.environ.get("POSTDICOM_SCOPE", ""),
+    )
 
 
 @public_face
@@ -131,18 +152,33 @@ def find_secret(profile: Profile, which: SecretName, *, alone: bool = True) -> F
 
 
 @public_face
-def credentials_of(profile: Profile, *, alone: bool = True, ask: Ask | None = None) -> tuple[str, str] | str | None:
-    """Return ``(user, password)`` for a DICOMweb archive, a bearer token, or None for no credentials.
+def credentials_of(
+    profile: Profile, *, alone: bool = True, ask: Ask | None = None
+) -> tuple[str, str] | ClientCredentials | str | None:
+    """Return ``(user, password)`` for a DICOMweb archive, a client's credentials, a bearer token, or None for none.
 
     Raises:
-        UsageError: the profile has both a user and a token, or a password is missing and cannot be asked for.
+        UsageError: the profile has a user or a client, and a token too, or a secret is missing and cannot be asked for.
     """
-    if not profile.username:
-        token = find_secret(profile, "token", alone=alone)
+    check_client(f"profile {profile.name}" if profile.name else "the client", profile)
+    who = "user name" if profile.username else "client" if profile.client_id else ""
+    token = find_secret(profile, "token", alone=alone and not (who and profile.name))
+    if not who:
         return token.secret if token else None
-    if token := find_secret(profile, "token", alone=alone and not profile.name):
-        raise UsageError(f"both a user name and a token ({token.place}) are given; use one of them")
-    return profile.username, _needed(profile, "password", alone=alone, ask=ask)
+    if token:
+        raise UsageError(f"both a {who} and a token ({token.place}) are given; use one of them")
+    if profile.username:
+        return profile.username, _needed(profile, "password", alone=alone, ask=ask)
+    from postdicom_async.tokens.client_credentials import ClientCredentials
+
+    return ClientCredentials(
+        profile.token_url,
+        profile.client_id,
+        _needed(profile, "client-secret", alone=alone, ask=ask),
+        scope=profile.scope,
+        audience=profile.audience or None,
+        client_auth="post" if profile.client_auth == "post" else "basic",
+    )
 
 
 @public_face
@@ -169,7 +205,8 @@ def _needed(profile: Profile, which: SecretName, *, alone: bool, ask: Ask | None
         stored_so = f"store it in a keyring (keyring set {KEYRING_SERVICE} {entry})"
         raise UsageError(f"no {words}{whose}: set {variable}, {stored_so}, or run this in a terminal")
     asking = words[0].upper() + words[1:]
-    typed = ask(f"{asking} of {profile.username}{whose}: " if which == "password" else f"{asking}{whose}: ")
+    owner = {"password": profile.username, "client-secret": profile.client_id}.get(which, "")
+    typed = ask(f"{asking} of {owner}{whose}: " if owner else f"{asking}{whose}: ")
     if not typed:
         raise UsageError(f"no {words} was given")
     return typed

@@ -73,7 +73,7 @@ class ClientCredentials(TokenIssuer):
         settings: Settings | None = None,
     ) -> None:
         super().__init__(early=_checked_early(early))
-        self._origin, self._path = _checked_token_url(token_url)
+        self._origin, self._path = checked_token_url(token_url)
         self._client = _checked_text("client_id", client_id), _checked_text("client_secret", client_secret)
         self._asked = _checked_parameters(parameters)
         scopes = " ".join([scope] if isinstance(scope, str) else scope)
@@ -195,7 +195,7 @@ def _for_tokens(settings: Settings) -> Settings:
     )
 
 
-def _checked_token_url(token_url: str) -> tuple[str, str]:
+def checked_token_url(token_url: str) -> tuple[str, str]:
     """Return origin and path of a token endpoint; a query is part of it (RFC 6749 section 3.2).
 
     Raises:

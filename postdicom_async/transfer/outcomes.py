@@ -30,11 +30,14 @@ from postdicom_async.results import (
     Totals,
     UploadReport,
 )
+from postdicom_async.watching import watch_call, watch_instances
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from types import TracebackType
+
+    from postdicom_async.events import OnEvent
 
 ReportFile: TypeAlias = "str | os.PathLike[str]"
 
@@ -50,11 +53,13 @@ class Gathered:
     Attributes:
         counts: number of outcomes by status.
         keeps_all: whether every outcome is kept, or only those needing attention.
+        on_outcome: called with each, if anybody listens.
     """
 
     def __init__(self, *, keeps_all: bool, journal: Journal | None = None, streams: bool = False) -> None:
         self.counts: Counter[Status] = Counter()
         self.keeps_all: bool = keeps_all
+        self.on_outcome: Callable[[Outcome], None] | None = None
         self._journal = journal
         self._kept: list[tuple[int, Outcome]] = []
         self._waiting: deque[Outcome] | None = deque() if streams else None
@@ -63,6 +68,8 @@ class Gathered:
     def add(self, outcome: Outcome, number: int = 0) -> None:
         """Add the outcome of an instance; ``number`` is its place among those that are kept."""
         self.counts[outcome.status] += 1
+        if self.on_outcome is not None:
+            self.on_outcome(outcome)
         if self.keeps_all or not (outcome.ok or len(self._kept) >= MOST_KEPT):
             self._kept.append((number, outcome))
         if self._journal is not None:
@@ -108,6 +115,22 @@ class Gathered:
             return None
         self._journal.close()
         return self._journal.problem
+
+
+def watched(
+    operation: str, on_event: OnEvent | None, engine: Callable[[Gathered], Awaitable[_Report]]
+) -> Callable[[Gathered], Awaitable[_Report]]:
+    """Return an engine as one call, whose instances are told of: see `watching`."""
+
+    async def run(gathered: Gathered) -> _Report:
+        gathered.on_outcome = watch_instances(operation, on_event)
+        with watch_call(operation) as call:
+            try:
+                return await engine(gathered)
+            finally:
+                call.note_counts(gathered.counts)
+
+    return run
 
 
 async def gathered_into(

@@ -14,6 +14,7 @@ from postdicom_async.http.retry import Repeat
 from postdicom_async.vendor.answers import Content, VendorAnswer, view
 from postdicom_async.vendor.fields import Operation, check
 from postdicom_async.vendor.values import Values, private_texts
+from postdicom_async.watching import watch_call
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
 _Operation = TypeVar("_Operation", bound=Operation)
@@ -54,7 +55,9 @@ class VendorCaller(ABC, Generic[_Operation]):
             PostdicomError: the service refused, or cannot be worked with.
         """
         operation = self.operation(name)
-        answer = view(kind, await self._send(operation, self.checked(operation, given)))
+        values = self.checked(operation, given)
+        with watch_call(operation.title):
+            answer = view(kind, await self._send(operation, values))
         if operation.repeat is Repeat.CHANGE and not answer.is_named:
             # The object was probably created, and only a search can find it: a second call would create it twice.
             unnamed = ProtocolError("the service said yes, but not under which UUID", operation=operation.title)

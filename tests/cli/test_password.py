@@ -55,7 +55,7 @@ class Asking(Stored):
 """
 
 
-def find_credentials(username: str | None, url: str) -> tuple[str, str] | str | None:
+def find_credentials(username: str | None, url: str) -> object:
     """Look as a command does that is given no profile."""
     return credentials_of(Profile("", url=url, username=username or ""), ask=asking())
 

@@ -1,4 +1,4 @@
-"""The README's table of the vendor's method names; the same signatures where both APIs offer an operation."""
+"""The page with the vendor's method names; the same signatures where both APIs offer an operation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from postdicom_async import CloudApi, PostDicom
 from postdicom_async.postdicom.operations import OPERATIONS
 from tests.cloud.forms import FORMS
 
-README = Path(postdicom_async.__file__).parents[1] / "README.md"
+PAGE = Path(postdicom_async.__file__).parents[1] / "docs" / "reference" / "vendor-names.md"
 
-pytestmark = pytest.mark.skipif(not README.is_file(), reason="installed without its README")
+pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="installed without its documentation")
 
 # The thirteen documented operations of the DICOMweb API.
 DICOMWEB_API = {
@@ -55,7 +55,7 @@ NAMESPACES = ("orders", "folders", "shares", "view", "groups", "flags", "nodes",
 
 def rows() -> Iterator[tuple[str, set[str], set[str]]]:
     """Yield our name and the vendor's in both APIs."""
-    table = README.read_text(encoding="utf-8").partition("| here | DICOMweb API | Cloud API |\n|---|---|---|\n")[2]
+    table = PAGE.read_text(encoding="utf-8").partition("| here | DICOMweb API | Cloud API |\n|---|---|---|\n")[2]
     for line in table.partition("\n\n")[0].splitlines():
         here, dicomweb, cloud = (set(re.findall(r"`([^`]+)`", cell)) for cell in line.strip("|").split("|"))
         yield next(iter(here - {"async with"})), dicomweb, cloud

@@ -22,6 +22,7 @@ MODULES = {
 }
 # The rooms from the ground up, each with those it may import besides itself and what lies at the top of the package.
 FLOORS = {
+    "telemetry": set[str](),
     "dicom": set[str](),
     "http": set[str](),
     "disk": {"dicom"},
@@ -33,6 +34,7 @@ FLOORS = {
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
+    "sync": {"dicom", "http", "dicomweb", "disk", "transfer", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
     "web": {"dicom", "disk", "dicomweb", "jobs"},
 }
@@ -48,7 +50,7 @@ JOB_ROOMS = {
 }
 TOP = {
     f"{PACKAGE}.{name}"
-    for name in ("bodies", "errors", "events", "face", "lazy", "markup", "paging", "results", "settings")
+    for name in ("bodies", "errors", "events", "face", "lazy", "markup", "paging", "results", "settings", "watching")
 }
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
@@ -107,6 +109,7 @@ PURE = {
         "jobs.pace.windows",
         "doctor.checks",
         "postdicom.operations",
+        "sync.accept",
         "profiles.model",
         "tokens.answers",
         "transfer.adaptive",
@@ -345,7 +348,10 @@ def test_one_name_means_one_thing() -> None:
     assert not {name: modules for name, modules in homes.items() if len(modules) > 1 and name[0] != "_"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+PAGES = sorted(str(path.relative_to(ROOT.parent)) for path in (ROOT.parent / "docs").glob("[a-z]*/**/*.md"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", *PAGES])
 def test_the_files_that_are_named_exist(page: str) -> None:
     """A path in a page is below the package, or below the project."""
     named = re.findall(r"`([\w./]+/[\w.]+\.(?:py|md|toml|txt))`", (ROOT.parent / page).read_text(encoding="utf-8"))

@@ -47,7 +47,7 @@ from postdicom_async import (
     User,
     read_files,
 )
-from postdicom_async.events import ArchiveSilent, AttemptFailed, CredentialsRefreshed, Event, GaveUp
+from postdicom_async.events import ArchiveSilent, AttemptFailed, Event, GaveUp, InstanceEnded, JobEnded, RequestEnded
 
 
 def on_event(event: Event) -> None:
@@ -60,8 +60,13 @@ def on_event(event: Event) -> None:
         assert_type(event.temporary, bool)
     elif isinstance(event, ArchiveSilent):
         assert_type(event.silences, int)
-    else:
-        assert_type(event, CredentialsRefreshed)
+    elif isinstance(event, RequestEnded):
+        assert_type(event.seconds, float)
+        assert_type(event.error, str | None)
+    elif isinstance(event, InstanceEnded):
+        assert_type(event.size, int)
+    elif isinstance(event, JobEnded):
+        assert_type(event.counts, Mapping[str, int])
 
 
 SETTINGS = Settings(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import IdentifiedSource
+    from postdicom_async.events import OnEvent
     from postdicom_async.jobs.ends.end import Selection
     from postdicom_async.results import InstanceUids, Outcome, UploadReport
 
@@ -79,9 +80,13 @@ class ArchiveEnd:
         self._stores = Stores(self._session.settings.limits.parallel_stores)
         self._retrieves = Retrieves(self._retrieval)
 
-    def pace_requests(self, before_request: Callable[[], Awaitable[None]]) -> None:
-        """Await ``before_request`` before each request of this end, to limit its rate; call it before opening."""
-        self._take(self._client.with_options(before_request=before_request))
+    def pace_requests(self, before_request: Callable[[], Awaitable[None]], on_event: OnEvent | None = None) -> None:
+        """Await ``before_request`` before each request of this end, to limit its rate; call it before opening.
+
+        ``on_event`` is told of its requests, unless the client's own settings name somebody.
+        """
+        told = self._client.settings.on_event or on_event
+        self._take(self._client.with_options(before_request=before_request, on_event=told))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from urllib.parse import unquote
@@ -126,12 +126,11 @@ class EndSpec:
             return FolderEnd(Path(self.place), index=index, filters=dict(self.filters) or None, target=target)
         from postdicom_async.jobs.pace.presets import limited_settings
         from postdicom_async.profiles.opening import client_of
-        from postdicom_async.profiles.secrets import plain_counts
+        from postdicom_async.profiles.secrets import plain_counts, with_login
 
         profile = self.profile()
         alone = plain_counts(profile, alone=alone)
-        if alone and not profile.name and not profile.username:
-            profile = replace(profile, username=os.environ.get("POSTDICOM_USERNAME", ""))
+        profile = with_login(profile) if alone else profile
         if profile.kind == "cloud" and self.filters:
             raise UsageError(f"{self.shown}: the Cloud API is not searched by filters")
         settings = limited_settings(profile, alone=alone)

@@ -25,6 +25,7 @@ from postdicom_async.errors import ConnectionFailed, UsageError
 from postdicom_async.http.endpoint import is_loopback
 from postdicom_async.jobs.machines.in_flight import AttemptKey, ChunkReport, InFlight
 from postdicom_async.jobs.plan import ChunkEnd
+from postdicom_async.watching import carried
 
 try:
     from distributed import Client, KilledWorker, Security
@@ -123,6 +124,7 @@ class DaskDispatcher:
             ConnectionFailed: no scheduler or no worker for ``patience`` seconds.
             UsageError: the workers cannot be used.
         """
+        self._trace = carried()  # here: callbacks run in another context
         going = _Run(self._link, self._prepared(chunks), self._submit, self._at_most, self._patience, self._tell)
         try:
             async for given in going.results():
@@ -138,7 +140,7 @@ class DaskDispatcher:
 
     def _submit(self, client: Any, chunk: Chunk, workers: int) -> Any:
         source, target = self._ends
-        parcel = worker.Parcel(self._job, chunk, source, target, self._options(workers))
+        parcel = worker.Parcel(self._job, chunk, source, target, self._options(workers), trace=self._trace)
         self._serial += 1  # never reuse a key that the scheduler has seen: it may still hold the old result
         name = f"postdicom-{self._job}-{chunk.number}-{chunk.attempt}-{self._serial}"
         return client.submit(self._task, parcel, key=name, pure=False)

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from distributed import Reschedule, WorkerPlugin
 
 from postdicom_async.errors import PostdicomError
+from postdicom_async.jobs.chunk_runner import note_end
 from postdicom_async.jobs.plan import Chunk, ChunkEnd, ItemEnd
 from postdicom_async.jobs.states import State
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterator
@@ -56,6 +58,7 @@ class Parcel:
             the credentials of the worker's machine, and may block.
         options: how to move it, and how fast; no secrets.
         version: of this package on the sending machine.
+        trace: what takes the job's trace to the worker.
     """
 
     job: str
@@ -64,6 +67,7 @@ class Parcel:
     target: Any = None
     options: Any = None
     version: str = field(default=VERSION)
+    trace: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return f"<chunk {self.chunk.number}, attempt {self.chunk.attempt}>"
@@ -253,7 +257,7 @@ def carry_with(work: Work, parcel: Parcel) -> WorkerAnswer:
     room = _the_room()
     broken = ""
     try:
-        return room.run(parcel, _carried(room, work, parcel))
+        return room.run(parcel, _traced(room, work, parcel))
     except concurrent.futures.CancelledError:
         pass
     except Exception as error:  # noqa: BLE001  its frames and text may be private and must not leave
@@ -261,6 +265,13 @@ def carry_with(work: Work, parcel: Parcel) -> WorkerAnswer:
     if broken:
         return Broken(broken)
     raise Reschedule
+
+
+async def _traced(room: _Room, work: Work, parcel: Parcel) -> Landed:
+    with watch_call("job chunk", parcel.trace) as call:
+        landed = await _carried(room, work, parcel)
+        note_end(call, ChunkEnd(*landed[1]))
+        return landed
 
 
 async def _carried(room: _Room, work: Work, parcel: Parcel) -> Landed:

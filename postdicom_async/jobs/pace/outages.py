@@ -15,7 +15,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from postdicom_async.errors import LocalFileError, PostdicomError, ProtocolError, UsageError
 from postdicom_async.jobs.pace.outage_policy import Do, OutagePatience, OutagePolicy
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 _MOST_QUESTIONS = 3
 _SHORTEST = 0.05  # the shortest sleep in seconds: two clocks never agree exactly
 _REST = 1.0  # a wait at the gate of so many seconds was a rest
+
+
+class OutageWatch(Protocol):
+    """Who is told of outages; an end is ``"source"`` or ``"target"``."""
+
+    def outage(self, end: str, problem: PostdicomError | None) -> None:
+        """Learn that an end does not work."""
+        ...
+
+    def outage_ended(self, end: str, seconds: float) -> None:
+        """Learn that it works again."""
+        ...
 
 
 async def _no_gate() -> None:
@@ -51,6 +63,7 @@ class Outages:
         ends: the ends.
         patience: how patient the job is.
         tell: called with a line when an outage begins and ends.
+        watch: told of an outage that begins and ends.
         gate: awaited before a probe: pauses and time windows.
         clock: seconds that never go back.
         sleep: waits.
@@ -62,6 +75,7 @@ class Outages:
         *ends: End,
         patience: OutagePatience | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        watch: OutageWatch | None = None,
         gate: Callable[[], Awaitable[None]] = _no_gate,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -69,6 +83,7 @@ class Outages:
     ) -> None:
         self._ends = [_WatchedEnd(end, patience or OutagePatience(), chance) for end in ends]
         self._tell = tell
+        self._watch = watch
         self._gate = gate
         self._clock = clock
         self._sleep = sleep
@@ -192,9 +207,17 @@ class Outages:
         if since is not None and before is None:
             self._tell(f"{one.end.name}: {one.policy.advice(self._clock()).cause}; waiting for it")
             one.told_since = since
+            if self._watch is not None:
+                self._watch.outage(self._which(one), one.problem)
         elif before is not None and one.policy.advice(self._clock()).do is Do.GO:
-            self._tell(f"{one.end.name}: works again after {round(self._clock() - before)} s")
+            seconds = self._clock() - before
+            self._tell(f"{one.end.name}: works again after {round(seconds)} s")
             one.told_since = None
+            if self._watch is not None:
+                self._watch.outage_ended(self._which(one), seconds)
+
+    def _which(self, one: _WatchedEnd) -> str:
+        return "source" if one is self._ends[0] else "target"
 
 
 class _Said(TypedDict):

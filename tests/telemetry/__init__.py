@@ -1,0 +1,1 @@
+"""Logs, events, spans and metrics."""
