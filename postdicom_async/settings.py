@@ -6,7 +6,8 @@ Times are seconds, sizes bytes. All classes are frozen; ``DicomWeb.with_options`
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -207,6 +208,8 @@ class Settings:
         allow_http_credentials: send credentials over ``http://`` to a host that is not this machine.
         fsync: make each downloaded file and its folder durable before it counts as saved. Without it, quick writes
             also run in the event loop instead of a thread.
+        headers: sent with every request, besides the protocol's own; their values are treated as secrets. What belongs
+            into ``Authorization`` goes into ``auth``.
         chunked_upload: send store requests chunked instead of with an exact Content-Length. Some archives
             answer 200 to a chunked request and store nothing.
         on_event: called in the event loop with what the engine encounters: see `postdicom_async.events`. An exception
@@ -226,6 +229,7 @@ class Settings:
     use_environment_proxies: bool = False
     allow_http_credentials: bool = False
     fsync: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     chunked_upload: bool = False
     on_event: OnEvent | None = field(default=None, repr=False)
     before_request: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
@@ -237,10 +241,31 @@ class Settings:
                 raise UsageError(f"give {kind.__name__}(...)", argument=name)
         if not isinstance(self.proxy, str | None):
             raise UsageError("give an address such as http://proxy.example:3128", argument="proxy")
+        _check_headers(self.headers)
         if self.on_event is not None and not callable(self.on_event):
             raise UsageError("give a function that takes an event", argument="on_event")
         if self.before_request is not None and not callable(self.before_request):
             raise UsageError("give a function without arguments that can be awaited", argument="before_request")
+
+
+_OF_THE_PROTOCOL = frozenset({
+    "accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host", "range",
+    "transfer-encoding",
+})  # fmt: skip
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.1
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Raise `UsageError` for headers that cannot be sent, or that requests have already; no value is shown."""
+    if not isinstance(headers, Mapping):
+        raise UsageError("give a mapping of names to text", argument="headers")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise UsageError("a name is not that of a header", argument="headers")
+        if name.lower() in _OF_THE_PROTOCOL:
+            raise UsageError(f"{name.title()} is set by the client; credentials go into auth", argument="headers")
+        if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+            raise UsageError(f"the value of {name} is not printable ASCII", argument="headers")
 
 
 _MEMBERS: dict[str, type] = {"timeouts": Timeouts, "retry": Retry, "limits": Limits, "tls": Tls}

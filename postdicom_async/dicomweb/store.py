@@ -153,6 +153,15 @@ def part_framing(boundary: str, count: int) -> Sequence[bytes]:
     return [head, *[following] * (count - 1), f"\r\n--{boundary}--\r\n".encode("ascii")]
 
 
+def multipart_of(instances: Sequence[bytes]) -> tuple[BytesBody, str]:
+    """Return a multipart/related body over instances in memory, and its Content-Type, as `RelatedBody` makes them."""
+    boundary = secrets.token_hex(16)
+    *heads, tail = part_framing(boundary, len(instances))
+    pieces = [piece for pair in zip(heads, instances, strict=True) for piece in pair]
+    body = BytesBody(b"".join((*pieces, tail)))
+    return body, f'multipart/related; type="application/dicom"; boundary={boundary}'
+
+
 OPERATION = "store instances"
 # Statuses whose answer may still name single instances, or that a smaller request may avoid.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})

@@ -83,7 +83,8 @@ def is_loopback(url: str) -> bool:
 def refuse_open_credentials(url: str, credentials: Credentials, settings: Settings) -> None:
     """Refuse to send credentials over ``http://`` to another machine, unless the settings allow it."""
     open_road = urlsplit(url).scheme == "http" and not is_loopback(url)
-    if open_road and credentials.present and not settings.allow_http_credentials:
+    secret = credentials.present or bool(settings.headers)  # a header may be a key: that cannot be told
+    if open_road and secret and not settings.allow_http_credentials:
         raise UsageError(
             f"credentials would travel unencrypted to {origin_of(url)}; use https://, "
             "or set allow_http_credentials if that network is trusted",

@@ -120,7 +120,8 @@ def request_of(
     text = (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path
     address = _address_of(text) if stream is not None and "?" not in text else httpx.URL(text)
     headers = [(b"Host", address.netloc)]
-    headers += [(name.encode(), value.encode()) for name, value in (_ALWAYS | call.headers).items()]
+    named = _ALWAYS | dict(settings.headers) | call.headers
+    headers += [(name.encode(), value.encode()) for name, value in named.items()]
     if more:
         headers += [(name.encode(), value.encode()) for name, value in more.items()]
     if authorization is not None:

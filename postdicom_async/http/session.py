@@ -112,7 +112,7 @@ class Session:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values to be masked in a server's words."""
-        return self._credentials.secrets()
+        return (*self._credentials.secrets(), *self.settings.headers.values())
 
     @property
     def is_open(self) -> bool:

@@ -34,6 +34,7 @@ FLOORS = {
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
+    "sync": {"dicom", "http", "dicomweb", "disk", "transfer", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
     "web": {"dicom", "disk", "dicomweb", "jobs"},
 }
@@ -108,6 +109,7 @@ PURE = {
         "jobs.pace.windows",
         "doctor.checks",
         "postdicom.operations",
+        "sync.accept",
         "profiles.model",
         "tokens.answers",
         "tokens.sigv4",

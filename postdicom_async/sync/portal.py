@@ -1,0 +1,273 @@
+"""The event loop behind the synchronous client: one thread that all clients of a process share.
+
+A blocking call hands a coroutine to the loop and waits for it. What can go wrong, and what is done about it:
+
+* **Ctrl-C while a call waits**: the call is cancelled in the loop, and waited for until it has given its connection
+  back; then the interrupt goes on.
+* **Nobody closes**: what a garbage client had open is closed in the loop (`Line.drop`; a collector may call it in any
+  thread, inside any lock, so it only leaves a note for the loop). The thread ends with its last client.
+* **The interpreter ends** with clients open: the thread is a daemon, and so are those that it starts. When the threads
+  that the interpreter waits for have ended, and nobody can call any more, the loop is told to end, and waited for.
+* **fork**: the child has no such thread. It forgets the loop, without touching it: closing the child's copy would take
+  the parent's sockets out of the parent's own selector. Clients connect anew at their next call (`Line.is_here`).
+
+State: ``_current`` and `Portal.lines` belong to ``_lock``, which nobody holds while waiting for the loop. Tasks and
+archives belong to the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from postdicom_async.errors import UsageError
+
+if TYPE_CHECKING:
+    from postdicom_async.dicomweb.client import DicomWeb
+
+_T = TypeVar("_T")
+
+_GRACE = 10.0  # seconds that a cancelled call, or a loop that is ended, may take to clean up
+
+_lock = threading.Lock()
+_current: Portal | None = None
+_left_behind: list[Portal] = []  # of parent processes: never closed, see above
+
+
+class Portal:
+    """A thread with an event loop.
+
+    Attributes:
+        lines: how many clients use it.
+        process: the process it belongs to.
+    """
+
+    def __init__(self) -> None:
+        self.lines: int = 0
+        self.process: int = os.getpid()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._open: set[DicomWeb] = set()
+        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(target=self._run, name="postdicom-sync", daemon=True)
+        self._thread.start()
+        self._loop, self._end = self._started.result()
+
+    # --- for the threads that call ------------------------------------------------------------------------------------
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine in the loop, with the caller's context, and return its result.
+
+        Raises:
+            UsageError: called in the loop's own thread, as a callback is, or the client was closed meanwhile.
+            BaseException: whatever the coroutine raises.
+        """
+        if threading.get_ident() == self._thread.ident:
+            raise UsageError("a callback of this client runs in the thread that would do the work; call from another")
+        ended: Future[_T] = Future()
+        tasks: list[asyncio.Task[_T]] = []
+        try:
+            self.start(work, ended, tasks)
+            return ended.result()
+        except CancelledError:
+            pass
+        except BaseException:
+            if not ended.done():  # the wait itself was interrupted
+                self._note(lambda: [task.cancel() for task in tasks])
+                _wait_for(ended)
+            raise
+        raise UsageError("the client was closed while this call waited")
+
+    def start(
+        self, work: Callable[[], Coroutine[Any, Any, _T]], ended: Future[_T], tasks: list[asyncio.Task[_T]]
+    ) -> None:
+        """Begin a coroutine in the loop; ``tasks`` gets its task, ``ended`` its result."""
+        context = copy_context()
+
+        def begin() -> None:
+            task = self._loop.create_task(work(), context=context)
+            tasks.append(task)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda done: _tell(done, ended))
+
+        if not self._note(begin):
+            raise UsageError("the client is closed")
+
+    def wait_for(self, ended: Future[Any]) -> None:
+        """Wait until something that was cancelled has cleaned up. Another interrupt ends this wait."""
+        if threading.get_ident() != self._thread.ident:
+            _wait_for(ended)
+
+    def _note(self, what: Callable[[], object]) -> bool:
+        """Have the loop do something; return whether there is a loop. It takes no lock of ours."""
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:  # closed
+            return False
+        return True
+
+    def note(self, what: Callable[[], object]) -> None:
+        """Have the loop do something soon, if it still runs. May be called from any thread, a finalizer too."""
+        if self.process == os.getpid():
+            self._note(what)
+
+    def release(self) -> bool:
+        """Count one client less; return whether it was the last, so that the loop is to end."""
+        global _current
+        with _lock:
+            self.lines -= 1
+            if self.lines:
+                return False
+            if _current is self:
+                _current = None
+            return True
+
+    def stop(self) -> None:
+        """End the loop, with what still runs in it, and its thread."""
+        self._note(self._end.set)
+        if threading.get_ident() != self._thread.ident:
+            self._thread.join(_GRACE)
+
+    # --- in the loop --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        end = asyncio.Event()
+        self._started.set_result((asyncio.get_running_loop(), end))
+        await end.wait()
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+        for archive in list(self._open):
+            await self.close(archive)
+
+    async def open(self, archive: DicomWeb) -> None:
+        """Open an archive, unless it is."""
+        if archive not in self._open:
+            await archive.__aenter__()
+            self._open.add(archive)
+
+    async def close(self, archive: DicomWeb) -> None:
+        """Close an archive, if it is open."""
+        if archive in self._open:
+            self._open.discard(archive)
+            await archive.__aexit__(None, None, None)
+
+    def leave(self, archive: DicomWeb) -> None:
+        """Close what a dropped client had open, and end with the last client."""
+        task = self._loop.create_task(self._leave(archive))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, archive: DicomWeb) -> None:
+        await self.close(archive)
+        if self.release():
+            self._end.set()
+
+
+class Line:
+    """What one client holds while it is open: its archive, in a loop that runs.
+
+    Attributes:
+        portal: where the archive is.
+        archive: the archive; opened by the first call.
+        drop: closes it without waiting, when nobody holds this line any more: neither its client nor an iterator.
+    """
+
+    drop: weakref.finalize[..., Line]
+
+    def __init__(self, portal: Portal, archive: DicomWeb) -> None:
+        self.portal: Portal = portal
+        self.archive: DicomWeb = archive
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was made in this process, rather than before a fork."""
+        return self.portal.process == os.getpid()
+
+    def run(self, work: Callable[[DicomWeb], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine over the open archive; raises as `Portal.run` does."""
+
+        async def opened() -> _T:
+            await self.portal.open(self.archive)
+            return await work(self.archive)
+
+        return self.portal.run(opened)
+
+    def hang_up(self) -> None:
+        """Close the archive and, with the last client, the loop and its thread."""
+        if self.drop.detach() is None or not self.is_here:
+            return
+        archive, portal = self.archive, self.portal
+        try:
+            portal.run(lambda: portal.close(archive))
+        finally:
+            if portal.release():
+                portal.stop()
+
+
+def connect(archive: DicomWeb) -> Line:
+    """Return a line for one more client, over the process's loop."""
+    global _current
+    with _lock:
+        if _current is None:
+            _current = Portal()
+        portal = _current
+        portal.lines += 1
+    line = Line(portal, archive)
+    line.drop = weakref.finalize(line, portal.note, lambda: portal.leave(archive))
+    line.drop.atexit = False  # the loop knows of the end by itself
+    return line
+
+
+def _tell(task: asyncio.Task[_T], ended: Future[_T]) -> None:
+    if task.cancelled():
+        ended.cancel()
+        return
+    error = task.exception()
+    if error is None:
+        ended.set_result(task.result())
+    else:
+        ended.set_exception(error)
+
+
+def _wait_for(ended: Future[Any]) -> None:
+    """Wait until a cancelled call has cleaned up. Another interrupt ends this wait."""
+    try:
+        ended.exception(_GRACE)
+    except (CancelledError, TimeoutError):
+        return
+
+
+# --- the end of the process, and its children -------------------------------------------------------------------------
+
+
+def _stop() -> None:
+    if _current is not None:
+        _current.stop()
+
+
+def _forget() -> None:
+    global _current, _lock
+    if _current is not None:
+        _left_behind.append(_current)
+    _current, _lock = None, threading.Lock()  # somebody may have held it when the process was forked
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
