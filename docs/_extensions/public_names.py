@@ -36,6 +36,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "scan": ("dicom.scan", "disk.scan"),
     "postdicom": ("vendor.answers",),
     "doctor": ("doctor.diagnosis",),
+    "tokens": ("tokens.client_credentials", "http.credentials"),
 }
 FACADES = {  # what is reached through a client and has no public name of its own
     "postdicom": (
