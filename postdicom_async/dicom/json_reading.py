@@ -464,3 +464,20 @@ def first_value(item: DicomJson, tag: str) -> Any:
 def items_of(item: DicomJson, tag: str) -> list[DicomJson]:
     """Return the items of a sequence."""
     return [value for value in values_of(item, tag) if isinstance(value, dict)]
+
+
+_SMALL = 2000  # values and keys, or thousands of characters
+
+
+def is_small(item: DicomJson) -> bool:
+    """Return whether a data set can be dealt with quickly."""
+    size = 0
+    inside: list[Any] = [item]
+    while inside and size < _SMALL:
+        found = inside.pop()
+        if isinstance(found, dict | list):
+            inside += found.values() if isinstance(found, dict) else found
+            size += len(found)
+        elif isinstance(found, str):
+            size += len(found) >> 10
+    return size < _SMALL
