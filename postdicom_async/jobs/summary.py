@@ -33,6 +33,8 @@ class JobFacts:
         verify: ``"none"``, ``"listed"`` or ``"bytes"``.
         phase: ``"discovering"``, ``"moving"``, ``"verifying"``, ``"deleting"``, ``"complete"``.
         run: how often it has been started anew, from 1 on.
+        sample: the share of instances that level ``bytes`` compares, 0 to 1; of the others the target's list is the
+            proof.
     """
 
     job: str
@@ -43,6 +45,7 @@ class JobFacts:
     verify: str
     phase: str
     run: int = 1
+    sample: float = 1.0
 
 
 class Count(NamedTuple):
@@ -118,7 +121,8 @@ class Summary:
         studies: how many were found.
         equal_by_count: studies that were equal by count, so that their instances were not listed.
         discovery_complete: every study of the source has been found, so that totals are final.
-        verified: items that were found at the target after the run (at level ``bytes``: compared).
+        verified: items that were found at the target after the run (at level ``bytes``: compared, or found in its list
+            where the sample leaves them out).
         mismatches: items that verification found absent or different.
         coerced: elements that the target changed, by tag (``"00100020"``), and in how many instances.
         reasons: the reasons by state, most frequent first.
