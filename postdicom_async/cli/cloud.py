@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.forms import OutputForm, write_list
 from postdicom_async.cli.vendor import (
     OperationCall,
     field_table,
@@ -80,27 +81,27 @@ def _user_columns(users: Sequence[User]) -> dict[str, list[str]]:
     }
 
 
-@vendor_command("users.all")
+@vendor_command("users.all", lists=True)
 def users(call: OperationCall) -> int:
     """List the users of the account."""
-    if call.as_json:
+    if call.form is not OutputForm.TABLE:
         return _list(call, ("user", "users"))
     return show_columns(_user_columns(call.run()), ("user", "users"), quiet=call.quiet)
 
 
-@vendor_command("users.groups")
+@vendor_command("users.groups", lists=True)
 def user_groups(call: OperationCall) -> int:
     """List the user groups of the account."""
     return _list(call, ("user group", "user groups"))
 
 
-@vendor_command("users.contacts")
+@vendor_command("users.contacts", lists=True)
 def contacts(call: OperationCall) -> int:
     """List the contacts of the account."""
     return _list(call, ("contact", "contacts"))
 
 
-@vendor_command("nodes.all")
+@vendor_command("nodes.all", lists=True)
 def nodes(call: OperationCall) -> int:
     """List the DICOM nodes of the account."""
     return _list(call, ("node", "nodes"))
@@ -110,6 +111,9 @@ def _list(call: OperationCall, what: tuple[str, str]) -> int:
     found: Sequence[VendorAnswer] = call.run()
     if call.as_json:
         write_answers(found)
+        return Exit.OK
+    if call.form is not OutputForm.TABLE:
+        write_list(call.form, [one.raw for one in found])
         return Exit.OK
     return show_columns(raw_columns(one.raw for one in found), what, quiet=call.quiet)
 

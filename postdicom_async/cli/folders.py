@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from postdicom_async import Folder
 
 
-@vendor_command("folders.search")
+@vendor_command("folders.search", lists=True)
 def search(call: OperationCall) -> int:
     """Find folders.
 

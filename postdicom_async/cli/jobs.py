@@ -18,6 +18,7 @@ from postdicom_async import NotFound, PostdicomError, UsageError, __version__
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import asking
 from postdicom_async.cli.exits import Exit, Interrupted
+from postdicom_async.cli.forms import OutputAs, OutputForm, form_of, write_list
 from postdicom_async.cli.job_options import JobName, Machines, Pacing
 from postdicom_async.cli.job_run import JobOutput, Picture, counts_text, document_of, reason_lines, run_job
 from postdicom_async.cli.loop import run_async
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from postdicom_async.jobs import Summary
 
 
-def list_(common: Common, as_json: AsJson = False) -> int:
+def list_(common: Common, output_as: OutputAs = None, as_json: AsJson = False) -> int:
     """List the jobs in your state folder, the latest first."""
     from postdicom_async.jobs import every_job
 
+    form = form_of(output_as, as_json=as_json)
     found = run_async(lambda: _all(every_job()))
-    if as_json:
-        output.write_document({"items": [_listed_document(*one) for one in found]})
+    if form is not OutputForm.TABLE:
+        write_list(form, [_listed_document(*one) for one in found])
     elif not found:
         if not common.quiet:
             output.note("no jobs yet; postdicom copy SOURCE TARGET begins one")

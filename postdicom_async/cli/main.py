@@ -76,8 +76,10 @@ def main(arguments: Sequence[str]) -> int:
                 output.note(f"  in {place}")
         code, line = _end_of(error, debug=debug)
     if line is not None:
+        from postdicom_async.cli.forms import wants_document
+
         output.error(line)
-        if "--json" in arguments and not output.was_document_written():
+        if wants_document(arguments) and not output.was_document_written():
             with suppress(PostdicomError):  # standard output may be what failed
                 output.write_document(error=line)
     return code

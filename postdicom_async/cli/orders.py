@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _MAIN = ("institution_uuid", "patient_name", "patient_id", "patient_birthdate", "modality")
 
 
-@vendor_command("orders.search", cloud="Find patient orders, by study dates or by birth dates but not by both.")
+@vendor_command(
+    "orders.search", lists=True, cloud="Find patient orders, by study dates or by birth dates but not by both."
+)
 def search(call: OperationCall) -> int:
     """Find patient orders.
 
@@ -43,7 +45,7 @@ def search(call: OperationCall) -> int:
     return show_orders(call)
 
 
-@vendor_command("orders.search_in_folder")
+@vendor_command("orders.search_in_folder", lists=True)
 def in_folder(call: OperationCall) -> int:
     """Find the patient orders in a folder.
 

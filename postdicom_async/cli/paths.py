@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -26,6 +27,51 @@ def given_path(text: str) -> Path:
     if not text:
         raise typer.BadParameter("the path is empty; write . for the current folder")
     return Path(text)
+
+
+SourcePaths: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="PATH...", parser=given_path, help="Files, and folders to search; DICOM is known by content."
+    ),
+]
+FilesFrom: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--files-from",
+        metavar="FILE",
+        parser=given_path,
+        help="Take the paths in this file too, one a line, or with a NUL behind each (find -print0); - is standard "
+        "input.",
+    ),
+]
+
+
+def sources_of(paths: Iterable[Path] | None, files_from: Path | None) -> list[Path]:
+    """Return the paths given as arguments and in a file, each of them readable.
+
+    Raises:
+        UsageError: there are neither, or one cannot be read.
+    """
+    given = list(paths or ())
+    if files_from is None and not given:
+        raise UsageError("missing argument 'PATH...'; or give --files-from FILE")
+    if files_from is not None:
+        given += map(Path, _listed_in(files_from))
+    require_readable(given)
+    return given
+
+
+def _listed_in(file: Path) -> list[str]:
+    try:
+        content = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
+    except OSError as error:
+        problem = UsageError(f"--files-from: {file}: {words_of(error)}")
+    else:
+        if b"\0" in content:
+            return [os.fsdecode(name) for name in content.split(b"\0") if name]
+        return [os.fsdecode(name) for name in content.splitlines() if name]
+    raise problem
 
 
 def require_readable(paths: Iterable[Path]) -> None:

@@ -13,6 +13,7 @@ from postdicom_async import AuthenticationFailed, ConnectionFailed, PostdicomErr
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import asking
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.forms import OutputAs, OutputForm, form_of, write_list
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import AsJson, Assumed, Common
 from postdicom_async.cli.paths import given_path
@@ -191,16 +192,19 @@ def _words(which: str, *, small: bool = False) -> str:
 # --- what there is ----------------------------------------------------------------------------------------------------
 
 
-def list_profiles(common: Common, as_json: AsJson = False) -> int:
+def list_profiles(common: Common, output_as: OutputAs = None, as_json: AsJson = False) -> int:
     """Show the named archives."""
+    form = form_of(output_as, as_json=as_json)
     known, problems = [], []
     for name in profiles.profile_names():
         try:
             known.append(profiles.load_profile(name))
         except UsageError as error:
             problems.append(error)
-    if as_json:
+    if form is OutputForm.JSON:
         output.write_document({"items": [_table(one) for one in known]}, error=problems[0] if problems else None)
+    elif form is not OutputForm.TABLE:
+        write_list(form, [_table(one) for one in known])
     elif known:
         rows = [(one.name, one.kind, _address(one), one.username or one.client_id) for one in known]
         output.write(output.render([output.table(("NAME", "KIND", "ADDRESS", "USER"), rows)]))

@@ -16,7 +16,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
-from postdicom_async.cli.paths import given_path, require_readable
+from postdicom_async.cli.paths import FilesFrom, SourcePaths, sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,13 +31,9 @@ _LISTED = 20
 
 
 def scan(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...", parser=given_path, help="Files, and folders to search; DICOM is known by content."
-        ),
-    ],
     common: Common,
+    paths: SourcePaths = None,
+    files_from: FilesFrom = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document: a summary, the tree, and every file skipped.")
     ] = False,
@@ -47,8 +43,8 @@ def scan(
     Nothing is sent and no archive is needed. The exit code is 0 when every file could be identified, 1 when some
     could not be read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
     """
-    require_readable(paths)
-    found = run_async(lambda: _scan(paths, quiet=common.quiet))
+    sources = sources_of(paths, files_from)
+    found = run_async(lambda: _scan(sources, quiet=common.quiet))
     failed = None if found.ok else f"{found.counts[ScanStatus.UNREADABLE]} of {found.files} files cannot be read"
     if as_json:
         output.write_document(_document(found), error=failed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -11,6 +12,7 @@ from postdicom_async import PostdicomError, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.forms import OutputAs, OutputForm, Sheet, form_of, write_object
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, level_of
 
@@ -24,36 +26,48 @@ if TYPE_CHECKING:
     from postdicom_async import DicomWeb, Results
 
 
-def search(
-    level: Annotated[
-        SearchLevel,
-        typer.Argument(parser=level_of(SearchLevel), metavar="studies|series|instances", help="What to search for."),
-    ],
-    connection: ConnectionOptions,
-    common: Common,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            "-f",
-            metavar="KEY=VALUE",
-            help="A DICOM keyword or tag and what it must match: PatientName='DOE*', StudyDate=20240101-20241231. "
-            "Give it once for each attribute.",
-        ),
-    ] = None,
+FilterArguments: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        "-f",
+        metavar="KEY=VALUE",
+        help="A DICOM keyword or tag and what it must match: PatientName='DOE*', StudyDate=20240101-20241231. "
+        "Give it once for each attribute.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is searched for, and what of it is wanted."""
+
+    filters: FilterArguments = None
     fields: Annotated[
         list[str] | None,
         typer.Option(
             "--field", metavar="KEYWORD", help="An attribute wanted besides the standard ones; 'all' for all."
         ),
-    ] = None,
+    ] = None
     study: Annotated[
         str | None, typer.Option("--study", metavar="UID", help="Series and instances: only of this study.")
-    ] = None,
-    series: Annotated[
-        str | None, typer.Option("--series", metavar="UID", help="Instances: only of this series.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The most results wanted.")] = None,
+    ] = None
+    series: Annotated[str | None, typer.Option("--series", metavar="UID", help="Instances: only of this series.")] = (
+        None
+    )
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="The most results wanted.")] = None
+
+
+def search(
+    level: Annotated[
+        SearchLevel,
+        typer.Argument(parser=level_of(SearchLevel), metavar="studies|series|instances", help="What to search for."),
+    ],
+    wanted: Wanted,
+    connection: ConnectionOptions,
+    common: Common,
+    count: Annotated[bool, typer.Option("--count", help="Write only how many there are.")] = False,
+    output_as: OutputAs = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document; its items are the archive's own DICOM JSON.")
     ] = False,
@@ -61,28 +75,74 @@ def search(
 ) -> int:
     """Find studies, series or instances.
 
-    Writes a table, or with --json one object whose items are DICOM JSON (PS3.18 annex F), as they come. Finding nothing
-    is no error, unless --error-if-nothing says so.
+    Writes a table; with --json one object whose items are DICOM JSON (PS3.18 annex F), as they come, with --output
+    jsonl these items a line each; with --output csv a column for each keyword, values as DICOM writes them. Finding
+    nothing is no error, unless --error-if-nothing says so.
     """
-    matching = parse_filters(filters or ())
+    form = form_of(output_as, as_json=as_json)
+    _refuse_contradictions(form, wanted.fields or (), count=count)
+    matching = parse_filters(wanted.filters or ())
     _hint_at_level(level, matching, quiet=common.quiet)
-    parents = _parents(level, study, series)
+    parents = _parents(level, wanted.study, wanted.series)
     archive = connection.client()
 
     def results(extra: Sequence[str] = ()) -> Results[Dataset]:
         """Describe the search; nothing is sent before it is read."""
-        wanted = [*(fields or ()), *extra]
+        fields = [*(wanted.fields or ()), *extra]
         find: Callable[..., Results[Dataset]] = getattr(archive, f"search_for_{level}")
-        return find(matching, **parents, fields="all" if "all" in wanted else wanted, limit=limit)
+        return find(matching, **parents, fields="all" if "all" in fields else fields, limit=wanted.limit)
 
-    if as_json:
-        missing = NOTHING if error_if_nothing else None
-        count = run_async(lambda: write_items(archive, results(), quiet=common.quiet, missing=missing))
+    missing = NOTHING if error_if_nothing else None
+    if count:
+        found = run_async(lambda: _each(archive, results().raw, lambda _: True, quiet=common.quiet))
+        _write_count(found, form, missing)
+    elif form is OutputForm.JSON:
+        found = run_async(lambda: write_items(archive, results(), quiet=common.quiet, missing=missing))
+    elif form is OutputForm.JSONL:
+        found = run_async(lambda: _each(archive, results().raw, write_object, quiet=common.quiet))
+    elif form is OutputForm.CSV:
+        found = run_async(lambda: _write_sheet(archive, level, results(ASKED_FOR[level]), wanted.fields or (), common))
     else:
         datasets = run_async(lambda: _all(archive, results(ASKED_FOR[level]), quiet=common.quiet))
-        count = len(datasets)
-        _tell(level, datasets, fields or (), quiet=common.quiet)
-    return end_of_search(count, error_if_nothing=error_if_nothing)
+        found = len(datasets)
+        _tell(level, datasets, wanted.fields or (), quiet=common.quiet)
+    return end_of_search(found, error_if_nothing=error_if_nothing)
+
+
+def _write_count(found: int, form: OutputForm, missing: str | None) -> None:
+    if form is OutputForm.JSON:
+        output.write_document({"count": found}, error=None if found else missing)
+    else:
+        output.write(str(found))
+
+
+def _refuse_contradictions(form: OutputForm, fields: Sequence[str], *, count: bool) -> None:
+    if count and form in (OutputForm.JSONL, OutputForm.CSV):
+        raise UsageError(f"--count: not with --output {form}")
+    if form is OutputForm.CSV and "all" in fields:
+        raise UsageError("--field all: not with --output csv, whose columns must be known; name them")
+
+
+async def _each(archive: DicomWeb, results: Results[Any], take: Callable[[Any], bool], *, quiet: bool) -> int:
+    """Hand over every result as it comes, until ``take`` wants no more; return how many there were."""
+    count = 0
+    async with archive:
+        async for item in results:
+            count += 1
+            if not take(item):
+                break
+    _pass_on(results.warnings, quiet=quiet)
+    return count
+
+
+async def _write_sheet(
+    archive: DicomWeb, level: SearchLevel, results: Results[Dataset], fields: Sequence[str], common: Common
+) -> int:
+    columns = list(dict.fromkeys((*_COLUMNS[level], *fields)))
+    sheet = Sheet(columns)
+    return await _each(
+        archive, results, lambda one: sheet.add(plain_text(one, name) for name in columns), quiet=common.quiet
+    )
 
 
 def _tell(level: SearchLevel, datasets: list[Dataset], fields: Sequence[str], *, quiet: bool) -> None:
@@ -300,6 +360,17 @@ def value_text(dataset: Dataset, attribute: str) -> str:
         return ", ".join(filter(None, (value_text(item, rest) for item in element.value))) if rest else "(sequence)"
     show = _SHOWN_AS.get(element.VR, str)
     return ", ".join(map(show, element.value)) if element.VM > 1 else show(element.value)
+
+
+def plain_text(dataset: Dataset, attribute: str) -> str:
+    """Return an attribute's value as DICOM writes it, several with a backslash between them."""
+    head, _, rest = attribute.partition(".")
+    element = dataset.get(_key_of(head))
+    if element is None or element.value is None:
+        return ""
+    if element.VR == "SQ":
+        return "\\".join(filter(None, (plain_text(item, rest) for item in element.value))) if rest else ""
+    return "\\".join(map(str, element.value)) if element.VM > 1 else str(element.value)
 
 
 def _key_of(attribute: str) -> int:

@@ -16,7 +16,7 @@ from postdicom_async.cli.connection import CloudOptions, ConnectionOptions
 from postdicom_async.cli.exits import Exit, Interrupted, code_of_failures
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, Reporting
-from postdicom_async.cli.paths import given_path, require_readable
+from postdicom_async.cli.paths import FilesFrom, SourcePaths, given_path, require_readable, sources_of
 from postdicom_async.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from postdicom_async import UploadReport
-
-
-SourcePaths: TypeAlias = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="PATH...", parser=given_path, help="Files, and folders to search; DICOM is known by content."
-    ),
-]
 
 
 SendTruncated: TypeAlias = Annotated[
@@ -47,11 +39,12 @@ class Existing(StrEnum):
 
 
 def upload(
-    paths: SourcePaths,
     connection: ConnectionOptions,
     common: Common,
     anonymizing: Anonymizing,
     reporting: Reporting,
+    paths: SourcePaths = None,
+    files_from: FilesFrom = None,
     existing: Annotated[
         Existing, typer.Option("--existing", help="What to do with files that the archive lists.")
     ] = Existing.SEND,
@@ -65,11 +58,11 @@ def upload(
     is 0 when every DICOM file is known to be in the archive, 1 when some are not, 5 when a retry may help with all of
     those.
     """
-    require_readable(paths)
+    sources = sources_of(paths, files_from)
     again = anonymizing.again(skips_existing=existing is Existing.SKIP, knows_copies=True)
     told = UploadOutput(as_json, common.quiet, again, error_if_nothing=error_if_nothing)
     given = {"existing": existing.value, "send_truncated": send_truncated}
-    return _upload(connection, paths, anonymizing, reporting, told, **given)
+    return _upload(connection, sources, anonymizing, reporting, told, **given)
 
 
 def _upload(
@@ -268,11 +261,12 @@ _Institution: TypeAlias = Annotated[
 
 
 def cloud_upload(
-    paths: SourcePaths,
     account: CloudOptions,
     common: Common,
     anonymizing: Anonymizing,
     reporting: Reporting,
+    paths: SourcePaths = None,
+    files_from: FilesFrom = None,
     institution_uuid: _Institution = None,
     folder_uuid: Annotated[
         str | None,
@@ -293,13 +287,13 @@ def cloud_upload(
     Every file ends as stored, present, duplicate, failed, unconfirmed, not DICOM or unreadable. The exit code is 0 when
     every DICOM file is known to be there, 1 when some are not, 5 when a repeat may help with all of those.
     """
-    require_readable(paths)
+    sources = sources_of(paths, files_from)
     again = anonymizing.again(skips_existing=existing is Existing.SKIP)
     told = UploadOutput(as_json, common.quiet, again, with_orders=True, error_if_nothing=error_if_nothing)
     named = account.archive()
     return _upload(
         account,
-        paths,
+        sources,
         anonymizing,
         reporting,
         told,

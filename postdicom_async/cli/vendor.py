@@ -22,6 +22,7 @@ from postdicom_async import UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import CloudOptions, PostdicomOptions, find_share_password
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.forms import OutputAs, OutputForm, form_of, write_list
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, parameter
 from postdicom_async.cli.search import column_tables, write_items
@@ -45,6 +46,7 @@ class OperationCall:
     Attributes:
         given: the arguments of the operation, None or False where an option is not given.
         as_json: the answer is told as JSON.
+        form: of a list.
         quiet: write nothing but the answer.
         password: the share's; it is found when the call is made, after the client, which may ask for one too.
     """
@@ -55,6 +57,7 @@ class OperationCall:
     as_json: bool
     quiet: bool
     with_password: bool = False
+    form: OutputForm = OutputForm.TABLE
     password: str | None = field(default=None, init=False)
 
     @cached_property
@@ -135,15 +138,22 @@ class vendor_command:  # noqa: N801 - used as a decorator
         cloud: the first line of the help for the Cloud API; by default the docstring's.
         main: arguments shown first, in this order; the others get a panel of their own in the help.
         without: arguments that are not options.
+        lists: it writes a list, in the form that --output says.
     """
 
     def __init__(
-        self, *operations: str, cloud: str = "", main: Sequence[str] = (), without: Sequence[str] = ()
+        self,
+        *operations: str,
+        cloud: str = "",
+        main: Sequence[str] = (),
+        without: Sequence[str] = (),
+        lists: bool = False,
     ) -> None:
         self.operations = operations
         self._cloud = cloud
         self._main = main
         self._without = {*without, "password"}
+        self._lists = lists
 
     def __call__(self, body: Callable[..., int]) -> vendor_command:
         """Take the function."""
@@ -177,9 +187,21 @@ class vendor_command:  # noqa: N801 - used as a decorator
         if any(one.argument == "password" for operation in operations.values() for one in operation.parameters):
             shared.append(parameter("with_password", _WithPassword, False))
 
-        def command(account: Any, common: Common, as_json: bool, with_password: bool = False, **values: Any) -> int:
+        if self._lists:
+            shared.append(parameter("output_as", OutputAs, None))
+
+        def command(
+            account: Any,
+            common: Common,
+            as_json: bool,
+            with_password: bool = False,
+            output_as: OutputForm | None = None,
+            **values: Any,
+        ) -> int:
             own_values = {one.name: values.pop(one.name) for one in own}
-            call = OperationCall(account, operations, values, as_json, common.quiet, with_password)
+            form = form_of(output_as, as_json=as_json)
+            as_json = form is OutputForm.JSON
+            call = OperationCall(account, operations, values, as_json, common.quiet, with_password, form)
             return self._body(call, **own_values)
 
         parameters = [*own, *options, *shared]
@@ -306,18 +328,16 @@ def tell_link(
 def show_orders(call: OperationCall) -> int:
     """Search for orders and write them."""
     results = call.results()
-    if call.as_json:
-        run_async(lambda: write_items(call.client, results, quiet=call.quiet))
-        return Exit.OK
+    if call.form is not OutputForm.TABLE:
+        return _write_results(call, results)
     return show_columns(order_columns(call.run_method(results.all)), ("order", "orders"), quiet=call.quiet)
 
 
 def show_folders(call: OperationCall) -> int:
     """Search for folders and write them, and the orders in them if there are any."""
     results = call.results()
-    if call.as_json:
-        run_async(lambda: write_items(call.client, results, quiet=call.quiet))
-        return Exit.OK
+    if call.form is not OutputForm.TABLE:
+        return _write_results(call, results)
     folders: list[Folder] = call.run_method(results.all)
     code = show_columns(folder_columns(folders), ("folder", "folders"), quiet=call.quiet)
     held = [(folder.folder_name or "", order) for folder in folders for order in folder.orders]
@@ -325,6 +345,14 @@ def show_folders(call: OperationCall) -> int:
         columns = {"Folder": [folder for folder, _ in held], **order_columns([order for _, order in held])}
         code = show_columns(columns, ("order", "orders"), quiet=call.quiet)
     return code
+
+
+def _write_results(call: OperationCall, results: Results[Any]) -> int:
+    if call.as_json:
+        run_async(lambda: write_items(call.client, results, quiet=call.quiet))
+    else:
+        write_list(call.form, call.run_method(results.raw.all))
+    return Exit.OK
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

@@ -220,8 +220,6 @@ def _walk(
             raise _Short
         group, element = short.unpack_from(data, at)
         tag = group << 16 | element
-        if depth < 0:
-            raise _Unclear
         if depth == 0 and tag > last:
             return at
         length, value_at, may_nest = _length(data, at, tag, little=little, explicit=explicit)

@@ -464,3 +464,31 @@ def first_value(item: DicomJson, tag: str) -> Any:
 def items_of(item: DicomJson, tag: str) -> list[DicomJson]:
     """Return the items of a sequence."""
     return [value for value in values_of(item, tag) if isinstance(value, dict)]
+
+
+_SMALL = 2000  # values and keys, or thousands of characters
+
+
+def is_small(item: DicomJson) -> bool:
+    """Return whether a data set can be dealt with quickly."""
+    size = 0
+    inside: list[Any] = [item]
+    while inside and size < _SMALL:
+        found = inside.pop()
+        if isinstance(found, dict | list):
+            inside += found.values() if isinstance(found, dict) else found
+            size += len(found)
+        elif isinstance(found, str):
+            size += len(found) >> 10
+    return size < _SMALL
+
+
+def person_name(parts: Any) -> str | None:
+    """Return a person's name as one text (PS3.18 section F.2.2), None for what is none."""
+    if type(parts) is not dict or not all(key in _PARTS and type(part) is str for key, part in parts.items()):
+        return None
+    last = 3 if "Phonetic" in parts else 2 if "Ideographic" in parts else 1
+    return "=".join([parts.get(part, "") for part in _PARTS[:last]])
+
+
+_PARTS: Final = ("Alphabetic", "Ideographic", "Phonetic")

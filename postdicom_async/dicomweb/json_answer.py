@@ -26,6 +26,7 @@ from postdicom_async.dicom.json_reading import (
     TooMuch,
     data_set_in,
     first_value,
+    is_small,
     read_json,
 )
 from postdicom_async.dicom.tags import JSON_TAG
@@ -257,20 +258,3 @@ async def mark_of(item: DicomJson, key: str, turns: Turns, *, whole: bool = Fals
             digest.update(piece.encode())
             await turns()
     return digest.digest()
-
-
-_SMALL = 2000  # values and keys, or thousands of characters
-
-
-def is_small(item: DicomJson) -> bool:
-    """Return whether a data set can be serialised quickly."""
-    size = 0
-    inside: list[Any] = [item]
-    while inside and size < _SMALL:
-        found = inside.pop()
-        if isinstance(found, dict | list):
-            inside += found.values() if isinstance(found, dict) else found
-            size += len(found)
-        elif isinstance(found, str):
-            size += len(found) >> 10
-    return size < _SMALL

@@ -27,7 +27,7 @@ from postdicom_async.dicomweb.filters import (
     query_string,
     wire_pairs,
 )
-from postdicom_async.dicomweb.json_answer import JsonAnswer, is_small, mark_of
+from postdicom_async.dicomweb.json_answer import JsonAnswer, mark_of
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
@@ -109,9 +109,9 @@ def query_to_act_on(
 
 def to_dataset(item: DicomJson, warnings: list[str]) -> Dataset | Generator[None, None, Dataset]:
     """Convert a result for `Results`; a large one in steps."""
-    from postdicom_async.dicom.data_sets import dataset_in_parts, dataset_of
+    from postdicom_async.dicom.data_sets import dataset_of_result
 
-    return dataset_of(item, warnings.append) if is_small(item) else dataset_in_parts(item, warnings.append)
+    return dataset_of_result(item, warnings.append)
 
 
 def load_data_sets() -> Awaitable[object] | None:
@@ -119,7 +119,7 @@ def load_data_sets() -> Awaitable[object] | None:
 
     The import begins when the caller first waits, so that the request is already in flight.
     """
-    if hasattr(sys.modules.get(_DATA_SETS), "dataset_of"):  # and not while another search is still importing it
+    if hasattr(sys.modules.get(_DATA_SETS), "dataset_of_result"):  # and not while another search is still importing it
         return None
     return start(_load())
 

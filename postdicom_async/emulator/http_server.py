@@ -185,7 +185,8 @@ class QuietServer(uvicorn.Server):
         while not self.stop.is_set():
             await self.on_tick(0)  # renews the Date header
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), 1)
+                async with asyncio.timeout(1):
+                    await self.stop.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cut the connections and stop."""

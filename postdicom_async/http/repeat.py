@@ -153,7 +153,7 @@ class Policy:
         kind = type(error).__name__
         status = "" if error.status is None else f", {error.status}"
         fields = self._fields(error.status) | {"error": kind}
-        self.log.warning("%s: given up, attempt %d (%s%s)", self.operation, self.made, kind, status, extra=fields)
+        self.log.warning("%s: given up after attempt %d (%s%s)", self.operation, self.made, kind, status, extra=fields)
         tell(self.on_event, GaveUp(self.operation, self.made, error.status, error.temporary, kind))
 
 

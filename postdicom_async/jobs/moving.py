@@ -170,7 +170,8 @@ class MovePhase:
             wait = self._again[0][0] - time.monotonic() if self._again else None
             if wait is None or wait > 0:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
                 continue
             study_id = heapq.heappop(self._again)[2]
             self._due.discard(study_id)

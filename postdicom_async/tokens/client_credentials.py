@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpx
@@ -90,25 +90,13 @@ class ClientCredentials(TokenIssuer):
     def __repr__(self) -> str:
         return f"<ClientCredentials {getattr(self, '_origin', '')}>"
 
-    def __reduce_ex__(self, protocol: object, /) -> NoReturn:
-        """Refuse: a pickle would hold the secret."""
-        raise TypeError("ClientCredentials holds a secret and is not pickled; make one where it is used")
-
-    def __copy__(self) -> Self:
-        """Return this object: its copies would not share the token."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """Return this object: its copies would not share the token."""
-        return self
-
     async def issue(self, road: Road) -> Token:
         """Ask the endpoint for a token, once. The clients do this; there is no need to call it.
 
         Raises:
             AuthenticationFailed: it gave none.
         """
-        settings = _for_tokens(self._settings or _verifying(road.settings))
+        settings = _for_tokens(self._settings or _elsewhere(road.settings))
         transport = None if road.transport is None else _Lent(road.transport)
         with translated(PostdicomError, _no_token):
             auth = None if self._in_body else _in_header(*self._client)
@@ -173,9 +161,12 @@ class _Lent(httpx.AsyncBaseTransport):
 # --- settings and arguments -------------------------------------------------------------------------------------------
 
 
-def _verifying(settings: Settings) -> Settings:
-    """Return an archive's settings for another server: that certificates of the archive do not count is no reason."""
-    return replace(settings, tls=replace(settings.tls, accept_any_certificate=False))
+def _elsewhere(settings: Settings) -> Settings:
+    """Return an archive's settings for another server.
+
+    Certificates count there even if the archive's do not, and the archive's headers, which may be secrets, stay away.
+    """
+    return replace(settings, headers={}, tls=replace(settings.tls, accept_any_certificate=False))
 
 
 def _for_tokens(settings: Settings) -> Settings:

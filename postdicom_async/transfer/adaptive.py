@@ -120,7 +120,8 @@ class AtOnce:
             return
         rate = window.size / seconds
         is_fast = self._now == 1 and rate >= _SLOW
-        is_clear = self._is_gain(rate, _CLEAR) if self._base is not None else self._doubling and not is_fast
+        base = self._base
+        is_clear = self._doubling and not is_fast if base is None else self._is_gain(base, rate, _CLEAR)
         if is_clear or seconds >= _LONG:
             self._window = _Window(ended)
             self._measured(rate, ended, is_clear=is_clear)
@@ -155,7 +156,7 @@ class AtOnce:
 
     def _judge(self, base: _Base, rate: float, now: float, *, is_clear: bool) -> None:
         """End a trial: keep the new level, or go back."""
-        is_better = is_clear or self._is_gain(rate, _GAIN_OF_ADDED)
+        is_better = is_clear or self._is_gain(base, rate, _GAIN_OF_ADDED)
         self._base, self._calm = None, 0
         if is_better:
             self._rate, self._wait = rate, _FIRST_WAIT
@@ -167,11 +168,8 @@ class AtOnce:
         self._rate = base.rate
         self._go_to(base.level, now)
 
-    def _is_gain(self, rate: float, share: float) -> bool:
+    def _is_gain(self, base: _Base, rate: float, share: float) -> bool:
         """Return whether more requests reached ``share`` of their ideal gain, or fewer lost next to nothing."""
-        base = self._base
-        if base is None:
-            return False
         gain = rate / base.rate - 1.0 if base.rate else float(rate > 0)
         if self._now < base.level:
             return share < _CLEAR and gain >= -_LOSS

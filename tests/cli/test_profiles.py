@@ -22,7 +22,19 @@ __all__ = ["file_keyring"]
 
 SECRET = CANARIES["password"]
 SEARCH = ("search", "studies", "--attempts", "1")
-WITHOUT_AN_ARCHIVE = {"demo", "serve", "scan", "profiles", "copy", "sync", "verify", "jobs"}
+WITHOUT_AN_ARCHIVE = {
+    "completion",
+    "help",
+    "man",
+    "demo",
+    "serve",
+    "scan",
+    "profiles",
+    "copy",
+    "sync",
+    "verify",
+    "jobs",
+}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("opentelemetry.sdk")
 
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.trace import format_span_id
 
@@ -69,18 +70,20 @@ class Traced(SpanProcessor):
     def sums(self, name: str, *keys: str) -> dict[Any, float]:
         """Return a metric's sums (of a histogram the counts) by the values of some attributes."""
         data = self.reader.get_metrics_data()
-        found: dict[Any, float] = {}
-        metrics = (
-            [one for some in data.resource_metrics for scope in some.scope_metrics for one in scope.metrics]
-            if data
-            else []
-        )
-        for metric in metrics:
-            for point in metric.data.data_points if metric.name == name else ():
-                key = tuple((point.attributes or {}).get(one) for one in keys)
-                size = point.value if hasattr(point, "value") else point.count
-                found[key if len(keys) != 1 else key[0]] = found.get(key if len(keys) != 1 else key[0], 0) + size
-        return found
+        scopes = [scope for some in data.resource_metrics for scope in some.scope_metrics] if data else []
+        points = [
+            point
+            for scope in scopes
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+        found: defaultdict[Any, float] = defaultdict(float)
+        for point in points:
+            values = tuple((point.attributes or {}).get(key) for key in keys)
+            size: float = point.count if isinstance(point, HistogramDataPoint) else getattr(point, "value", 0)
+            found[values if len(keys) > 1 else values[0]] += size
+        return dict(found)
 
     def everything(self) -> str:
         """Return all that was exported, as text."""

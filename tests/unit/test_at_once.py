@@ -132,6 +132,7 @@ async def test_when_a_limit_falls_what_runs_goes_on() -> None:
     limit = Changing(5)
     ran_with: list[int] = []
     running = 0
+    all_five = asyncio.Event()
 
     async def work(number: int) -> None:
         nonlocal running
@@ -139,6 +140,8 @@ async def test_when_a_limit_falls_what_runs_goes_on() -> None:
         ran_with.append(running)
         if number == 4:
             limit.now = 2
+            all_five.set()
+        await all_five.wait()
         await asyncio.sleep(0.01)
         running -= 1
 

@@ -202,7 +202,8 @@ class Pages:
                     yield ": still here\n\n"
                 quiet = 0.0 if told or quiet >= _KEEP_ALIVE else quiet + _INTERVAL
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self.ending.wait(), _INTERVAL)
+                    async with asyncio.timeout(_INTERVAL):
+                        await self.ending.wait()
         finally:
             self._streams -= 1
 
