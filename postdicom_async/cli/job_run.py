@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from postdicom_async.jobs import Job, StudyPlan, Summary
+    from postdicom_async.jobs.summary import JobFacts
 
 
 NOTHING = "there was nothing to do"
@@ -189,8 +190,15 @@ def counts_text(summary: Summary) -> str:
         if summary.equal_by_count
         else ""
     )
-    proven = f"; {summary.verified:,} {_PROVEN.get(summary.facts.verify, 'verified')}" if summary.verified else ""
+    proven = f"; {summary.verified:,} {_proven(summary.facts)}" if summary.verified else ""
     return f"{summary.discovered:,} instances: {', '.join(parts) or 'none'}{moved}{proven}{equal}"
+
+
+def _proven(facts: JobFacts) -> str:
+    """Return what is known of the instances that were verified."""
+    if facts.verify == "bytes" and facts.sample < 1:
+        return f"{_PROVEN['listed']}, {100 * facts.sample:.4g}% of them {_PROVEN['bytes']}"
+    return _PROVEN.get(facts.verify, "verified")
 
 
 def code_of_job(summary: Summary, moved: int, *, error_if_nothing: bool = False) -> tuple[Exit, str]:
@@ -217,6 +225,7 @@ def document_of(summary: Summary) -> Mapping[str, Any]:
         "phase": facts.phase,
         "run": facts.run,
         "verify": facts.verify,
+        "sample": facts.sample,
         "studies": summary.studies,
         "equal_by_count": summary.equal_by_count,
         "discovered": summary.discovered,

@@ -27,6 +27,7 @@ class JobFacts:
         verify: ``"none"``, ``"listed"`` or ``"bytes"``.
         phase: ``"discovering"``, ``"moving"``, ``"verifying"``, ``"deleting"``, ``"complete"``.
         run: how often it has been started anew, from 1 on.
+        sample: the share of instances that level ``bytes`` compares, 0 to 1; the others were looked for in lists.
     """
 
     job: str
@@ -37,6 +38,7 @@ class JobFacts:
     verify: str
     phase: str
     run: int = 1
+    sample: float = 1.0
 
 
 class Count(NamedTuple):

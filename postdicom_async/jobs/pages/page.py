@@ -337,7 +337,10 @@ def _year_row(year: int, lines: Sequence[MonthLine]) -> tuple[str | Html, ...]:
 
 def _verification(summary: Summary) -> Html:
     facts = summary.facts
-    content = [element("p", LEVELS.get(facts.verify, ""), class_="quiet")]
+    looked = LEVELS.get(facts.verify, "")
+    if facts.verify == "bytes" and facts.sample < 1:
+        looked = f"{LEVELS['listed']} Of these, {100 * facts.sample:.4g}% were retrieved again and compared."
+    content = [element("p", looked, class_="quiet")]
     if facts.verify != "none":
         found = [
             _fact("Level", facts.verify),
