@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from postdicom_async.jobs import Job, StudyPlan, Summary
-    from postdicom_async.jobs.summary import JobFacts
 
 
 NOTHING = "there was nothing to do"
@@ -190,15 +189,11 @@ def counts_text(summary: Summary) -> str:
         if summary.equal_by_count
         else ""
     )
-    proven = f"; {summary.verified:,} {_proven(summary.facts)}" if summary.verified else ""
+    how = _PROVEN.get(summary.facts.verify, "verified")
+    if summary.facts.verify == "bytes" and summary.facts.sample < 1:
+        how = f"{_PROVEN['listed']}, a sample of {summary.facts.sample:.3g} of them {how}"
+    proven = f"; {summary.verified:,} {how}" if summary.verified else ""
     return f"{summary.discovered:,} instances: {', '.join(parts) or 'none'}{moved}{proven}{equal}"
-
-
-def _proven(facts: JobFacts) -> str:
-    """Return what is known of the instances that were verified."""
-    if facts.verify == "bytes" and facts.sample < 1:
-        return f"{_PROVEN['listed']}, {100 * facts.sample:.4g}% of them {_PROVEN['bytes']}"
-    return _PROVEN.get(facts.verify, "verified")
 
 
 def code_of_job(summary: Summary, moved: int, *, error_if_nothing: bool = False) -> tuple[Exit, str]:

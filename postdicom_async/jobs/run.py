@@ -147,35 +147,22 @@ class Run:
 
 async def begin_run(context: Context) -> None:
     """Begin another run if the last one was completed; its failed items are tried again."""
-    ledger = context.ledger
-    wanted = context.options.verify, context.options.sample
-    noted = str(ledger.fact("verify") or wanted[0]), float(ledger.fact("sample") or 1.0)
+    ledger, level = context.ledger, context.options.verify
     # A part has its studies already and discovers no others.
     if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):
-        if _strictness(*wanted) < _strictness(*noted):  # the rest of this run is verified less than was noted
-            _note_verification(ledger, *wanted)
-            await ledger.commit()
         return
     before = int(ledger.fact("run") or 0)
     if before:
         await ledger.reset([State.FAILED, State.UNCONFIRMED])
-    # Stricter verification: everything is verified again.
-    if _strictness(*wanted) > _strictness(*noted):
+    # Stricter verification, or a larger sample: everything is verified again.
+    was = LEVELS.index(str(ledger.fact("verify") or level)), float(ledger.fact("sample") or 1.0)
+    if (LEVELS.index(level), context.options.sample) > was:
         async for study in context.studies(Stage.VERIFIED, of_any_run=True):
             ledger.set_stage(study.id, Stage.MOVED)
-    _note_verification(ledger, *wanted)
+    ledger.put("verify", level)
+    ledger.put("sample", context.options.sample)
     # Last, so that after a kill either all of the above was done for this run, or all of it is repeated.
     ledger.put("run", before + 1)
     ledger.put("phase", PHASES[0])
     ledger.put("discovery_complete", False)
     await ledger.commit()
-
-
-def _strictness(level: str, sample: float) -> tuple[int, float]:
-    """Return what orders ways to verify."""
-    return LEVELS.index(level), sample if level == LEVELS[-1] else 1.0
-
-
-def _note_verification(ledger: Ledger, level: str, sample: float) -> None:
-    ledger.put("verify", level)
-    ledger.put("sample", sample)
