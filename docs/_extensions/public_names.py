@@ -34,7 +34,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
     "anonymise": ("dicom.anonymize", "disk.anonymize_files"),
     "scan": ("dicom.scan", "disk.scan"),
-    "postdicom": ("vendor.answers",),
+    "postdicom": ("vendor.answers", "vendor.sharing"),
     "doctor": ("doctor.diagnosis",),
     "tokens": ("tokens.client_credentials", "http.credentials"),
 }
