@@ -91,6 +91,12 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Make the pictures of the documentation anew, from real runs; ``nox -s pictures -- terminal`` makes one."""
+    session.run(PYTHON, "-m", "docs.pictures", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmark with little data, which shows that it works; ``nox -s bench -- --repeat 3`` measures."""
     session.run(PYTHON, "-m", "benchmarks", *(session.posargs or ("--quick",)))

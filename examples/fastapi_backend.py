@@ -1,187 +1,144 @@
-"""A web backend that hands studies of a PostDICOM account to browsers, and makes links to share.
+"""A web backend of a PostDICOM account: browsers search it, fetch from it, send to it, share from it, and back it up.
 
 ::
 
-    pip install "postdicom-async[examples]"
-    export POSTDICOM_URL=https://... POSTDICOM_USERNAME=... POSTDICOM_PASSWORD=...
-    uvicorn fastapi_backend:app
+    pip install "postdicom-async[cli,examples]"
+    export POSTDICOM_URL=https://... POSTDICOM_USERNAME=... POSTDICOM_PASSWORD=... BACKUP_TO=/srv/backup
+    uvicorn fastapi_backend:app --timeout-graceful-shutdown 5
 
-``GET /studies/{study_instance_uid}`` streams a study as a ZIP archive: nothing is stored, memory does not grow with the
-study, and a slow browser slows the download down. When the browser disconnects, the download ends. ``POST /shares``
-makes a link to patient orders.
+==================================  ==================================================================================
+``GET /studies?patient_name=DOE*``  finds studies
+``GET /studies/UID``                streams a study as a ZIP archive
+``POST /studies``                   stores the files of a form
+``POST /studies/events``            the same, with its progress as server-sent events
+``POST /second-opinions``           stores the files of a form, puts them into a new folder and shares it by a link
+``POST /shares``                    makes a link to patient orders
+``POST /backup`` and below          a job that copies everything: see ``fastapi_backup.py``
+==================================  ==================================================================================
 
-Everyone who can reach this can get every study: put your own sign-in in front, for example with
+Nothing is stored here on the way out, memory does not grow with a study, and a slow browser slows the download down.
+When a browser disconnects, its transfer ends.
+
+Everyone who can reach this can do all of it: put your own sign-in in front, for example with
 ``FastAPI(dependencies=[Depends(signed_in)])``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import io
-import math
 import os
-import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+import fastapi_backup
+from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi.responses import Response
 from pydantic import BaseModel, SecretStr
 
-from postdicom_async import (
-    Limits,
-    NotFound,
-    OutcomeUnknown,
-    PostDicom,
-    PostdicomError,
-    RateLimited,
-    Settings,
-    UsageError,
+from postdicom_async import Limits, PostDicom, Settings, UploadReport
+from postdicom_async.web import (
+    answer_errors,
+    events_response,
+    sse,
+    status_of,
+    study_as_zip,
+    the_archive,
+    while_connected,
+    zip_response,
 )
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    from postdicom_async import Part, Parts
-
-T = TypeVar("T")
-CLIENT_CLOSED_REQUEST = 499
-
-
-# --- one session for the life of the process -------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the session when the server starts and close it when it stops."""
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Open one session for the life of the process; stop the backup before it is closed."""
     # Every browser being served holds one connection, slow ones for long.
     settings = Settings(limits=Limits(connections=64))
-    url, username, password = (os.environ[f"POSTDICOM_{name}"] for name in ("URL", "USERNAME", "PASSWORD"))
-    async with PostDicom(url, username, password, settings=settings) as archive:
-        app.state.archive = archive
-        yield
+    account = (os.environ[f"POSTDICOM_{name}"] for name in ("URL", "USERNAME", "PASSWORD"))
+    async with PostDicom(*account, settings=settings) as archive, fastapi_backup.lifespan(app):
+        yield {"archive": archive}
 
 
-def the_archive(request: Request) -> PostDicom:
-    """Return the session."""
-    archive: PostDicom = request.app.state.archive
-    return archive
-
-
-Archive = Annotated[PostDicom, Depends(the_archive)]
 app = FastAPI(title="Studies", lifespan=lifespan)
-
-
-# --- errors ----------------------------------------------------------------------------------------------------------
-
-STATUSES: tuple[tuple[type[PostdicomError], int], ...] = (
-    (UsageError, 422),
-    (NotFound, 404),
-    (RateLimited, 503),
-    (OutcomeUnknown, 504),  # it may have been done: the client must check before it repeats the request
-    (PostdicomError, 502),  # our account, our network or the service: nothing the browser can fix
-)
-
-
-@app.exception_handler(PostdicomError)
-async def explain(_request: Request, error: PostdicomError) -> JSONResponse:
-    """Answer with a status by who has to act. The text is safe to show: no names, addresses or passwords."""
-    status = next(status for kind, status in STATUSES if isinstance(error, kind))
-    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else None
-    return JSONResponse({"detail": str(error)}, status, headers)
+app.include_router(fastapi_backup.router)
+answer_errors(app)
+Archive = Annotated[PostDicom, Depends(the_archive)]
 
 
 # --- studies ---------------------------------------------------------------------------------------------------------
 
+SHOWN = ("StudyInstanceUID", "PatientName", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedInstances")
 
-@app.get("/studies/{study_instance_uid}", response_class=StreamingResponse)
-async def study(study_instance_uid: str, request: Request, archive: Archive) -> StreamingResponse:
+
+@app.get("/studies")
+async def studies(
+    archive: Archive, patient_name: str = "*", study_date: str = "", limit: int = 100
+) -> list[dict[str, str]]:
+    """Find studies; a date is ``20240131``, a range has a dash."""
+    filters = {"PatientName": patient_name, **({"StudyDate": study_date} if study_date else {})}
+    found = archive.search_for_studies(filters, limit=limit)
+    return [{name: str(study.get(name, "")) for name in SHOWN} async for study in found]
+
+
+@app.get("/studies/{study_instance_uid}")
+async def study(study_instance_uid: str, request: Request, archive: Archive) -> Response:
     """Stream a study as a ZIP archive."""
-    parts = archive.iter_study(study_instance_uid)
-    # Most errors show before the first instance, while the status can still be chosen.
-    first = await while_connected(request, anext(parts, None))
-    if first is None:
-        raise HTTPException(404, "the study holds nothing")
-    return StudyResponse(first, parts, f"{study_instance_uid}.zip")
+    return await zip_response(request, study_as_zip(archive, study_instance_uid), f"{study_instance_uid}.zip")
 
 
-class StudyResponse(StreamingResponse):
-    """Parts as a ZIP archive. However it ends, the download ends with it."""
-
-    def __init__(self, first: Part, parts: Parts, filename: str) -> None:
-        headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Cache-Control": "no-store"}
-        self._zipped = zipped(first, parts)
-        super().__init__(self._zipped, headers=headers, media_type="application/zip")
-        self._parts = parts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. If the study breaks off, so does the answer, so that a browser never takes a part for the whole."""
-        async with self._parts, aclosing(self._zipped):
-            await super().__call__(scope, receive, send)
+@app.post("/studies")
+async def upload(files: list[UploadFile], request: Request, archive: Archive) -> dict[str, Any]:
+    """Store files. If the browser leaves, the upload ends."""
+    return told(await while_connected(request, archive.upload(files)), files)
 
 
-async def zipped(first: Part, parts: Parts) -> AsyncGenerator[bytes, None]:
-    """Yield the bytes of a ZIP archive with one file for each part; images are packed already, so nothing is."""
-    outbox = Outbox()
-    with zipfile.ZipFile(outbox, "w", zipfile.ZIP_STORED) as archive:
-        number = 0
-        part: Part | None = first
-        while part is not None:
-            number += 1
-            with archive.open(f"{number:06}.dcm", "w", force_zip64=True) as entry:
-                async for chunk in part:
-                    entry.write(chunk)
-                    yield outbox.take()
-            part = await anext(parts, None)
-    yield outbox.take()
+@app.post("/studies/events")
+async def upload_watched(files: list[UploadFile], archive: Archive) -> Response:
+    """Store files, and tell the progress while it goes on."""
+    return events_response(sse(lambda tell: archive.upload(files, progress=tell)))
 
 
-class Outbox(io.RawIOBase):
-    """A buffer for `zipfile`, emptied as it is filled."""
-
-    def __init__(self) -> None:
-        self._written: list[bytes] = []
-
-    def writable(self) -> bool:
-        """Say so to `zipfile`."""
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Keep bytes until they are taken."""
-        self._written.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        """Return the bytes written since the last call."""
-        taken, self._written = b"".join(self._written), []
-        return taken
-
-
-async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Await work for this client only; it is cancelled when the client disconnects."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.create_task(disconnect(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise HTTPException(CLIENT_CLOSED_REQUEST)
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def disconnect(request: Request) -> None:
-    """Wait until the browser is gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def told(report: UploadReport, files: list[UploadFile]) -> dict[str, Any]:
+    """Return an upload's report as JSON: how many files ended how, and what needs attention."""
+    each = zip(files, report.outcomes, strict=True)  # one outcome for each file, in their order
+    return {
+        "ok": report.ok,
+        "counts": {status.value: number for status, number in report.counts.items()},
+        "failures": [
+            {"file": file.filename, "status": outcome.status.value, "reason": outcome.reason}
+            for file, outcome in each
+            if not outcome.ok
+        ],
+    }
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
+
+
+@app.post("/second-opinions", status_code=201)
+async def second_opinion(
+    files: list[UploadFile],
+    folder: Annotated[str, Form()],
+    expires: Annotated[date, Form()],
+    response: Response,
+    archive: Archive,
+    password: Annotated[SecretStr | None, Form()] = None,
+) -> dict[str, Any]:
+    """Store files, put their orders into a new folder and share it. If it ends early, the answer says what exists."""
+    shared = await archive.upload_and_share(
+        files, folder=folder, expires=expires, password=password.get_secret_value() if password else None
+    )
+    if shared.problem is not None:
+        response.status_code = status_of(shared.problem)
+    return {
+        "url": shared.url,
+        "folder_uuid": shared.folder_uuid,
+        "patient_order_uuids": shared.patient_order_uuids,
+        "failed_step": shared.step,
+        "problem": str(shared.problem or ""),
+        **told(shared.report, files),
+    }
 
 
 class ShareRequest(BaseModel):

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Self, TypeAlias
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -90,6 +90,18 @@ class TokenIssuer(ABC):
         self._early = early
         self._keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, TokenKeeper] = WeakKeyDictionary()
         self._making = threading.Lock()
+
+    def __reduce_ex__(self, protocol: object, /) -> NoReturn:
+        """Refuse: a pickle would hold secrets."""
+        raise TypeError(f"{type(self).__name__} holds a secret and is not pickled; make one where it is used")
+
+    def __copy__(self) -> Self:
+        """Return this object: a copy would not share the token."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return this object: a copy would not share the token."""
+        return self
 
     @abstractmethod
     async def issue(self, road: Road) -> Token:

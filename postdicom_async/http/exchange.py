@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING
 import httpx
 
 from postdicom_async.bodies import Body
-from postdicom_async.errors import UsageError
+from postdicom_async.errors import AuthenticationFailed, UsageError
 from postdicom_async.face import translated
 from postdicom_async.http.endpoint import origin_of
 from postdicom_async.http.problems import (
     Problem,
     connection_failed,
+    problem_of_credentials,
     problem_of_exception,
     problem_of_timeout,
     refused_by_alert,
@@ -403,7 +404,8 @@ async def _authenticated(
     """Drive the flow of an ``httpx.Auth`` as httpx's client does, which may take several requests."""
     flow = auth.async_auth_flow(request)
     try:
-        request = await anext(flow)
+        with translated(AuthenticationFailed, problem_of_credentials):
+            request = await anext(flow)
         while True:
             response = await transport.handle_async_request(request)
             response.request = request  # httpx.DigestAuth needs it to find the answer's cookies

@@ -67,6 +67,11 @@ def connection_failed(operation: str, message: str, *, sent: bool, temporary: bo
     return error
 
 
+def problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
+    """Return the problem of a request not made for lack of a token or a key; None if there will never be one."""
+    return Problem(Failure.NOT_SENT, error, retry_after=error.retry_after) if error.temporary else None
+
+
 def problem_of_timeout(operation: str, *, sending: bool) -> Problem:
     """Return the problem of silence, while sending or while waiting for the answer."""
     message = "the archive stopped taking data" if sending else "the archive did not answer in time"

@@ -30,7 +30,7 @@ from postdicom_async.http.answer import Answer, StreamedAnswer, start
 from postdicom_async.http.credentials import Auth, Credentials, Road, Unset, credentials_from
 from postdicom_async.http.endpoint import ChosenTransport, checked_url, choose_transport, refuse_open_credentials
 from postdicom_async.http.exchange import Call, Clock, Exchange, OriginPath
-from postdicom_async.http.problems import Problem, connection_failed, problem_of_status
+from postdicom_async.http.problems import Problem, connection_failed, problem_of_credentials, problem_of_status
 from postdicom_async.http.repeat import CallPatience, Policy, RetryBudget, deadline_passed, repeat, within
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.settings import Settings
@@ -72,7 +72,7 @@ class _Making(Policy):
         try:
             self._is_refreshed = await self._credentials.refresh(rejected)
         except AuthenticationFailed as error:
-            return _problem_of_credentials(error) or Problem(Failure.FINAL, error)
+            return problem_of_credentials(error) or Problem(Failure.FINAL, error)
         return None if self._is_refreshed else problem
 
     def wait_after(self, problem: Problem) -> float | None:
@@ -85,11 +85,6 @@ class _Making(Policy):
         """Note that a request timed out; ``before`` is the number of silences when it began."""
         self.patience.met_silence(self.call.kind, before)
         self.was_silent(self.patience.silences)
-
-
-def _problem_of_credentials(error: AuthenticationFailed) -> Problem | None:
-    """Return the problem of a request not made for lack of a token; None if there will never be one."""
-    return Problem(Failure.NOT_SENT, error, retry_after=error.retry_after) if error.temporary else None
 
 
 class Session:
@@ -289,7 +284,7 @@ class Session:
         answer: StreamedAnswer | None = None
         exchange, silences = Exchange(link, self.url, call, self.settings), making.patience.silences
         try:
-            with translated(AuthenticationFailed, _problem_of_credentials):
+            with translated(AuthenticationFailed, problem_of_credentials):
                 header = await self._credentials.header()
             exchange.watch = watch_request(call.operation, making.made, call.method, self.url, self.settings.on_event)
             try:

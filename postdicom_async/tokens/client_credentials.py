@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import httpx
@@ -89,18 +89,6 @@ class ClientCredentials(TokenIssuer):
 
     def __repr__(self) -> str:
         return f"<ClientCredentials {getattr(self, '_origin', '')}>"
-
-    def __reduce_ex__(self, protocol: object, /) -> NoReturn:
-        """Refuse: a pickle would hold the secret."""
-        raise TypeError("ClientCredentials holds a secret and is not pickled; make one where it is used")
-
-    def __copy__(self) -> Self:
-        """Return this object: its copies would not share the token."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """Return this object: its copies would not share the token."""
-        return self
 
     async def issue(self, road: Road) -> Token:
         """Ask the endpoint for a token, once. The clients do this; there is no need to call it.

@@ -104,6 +104,13 @@ def test_every_extra_has_a_line() -> None:
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(extras)
 
 
+def test_every_room_is_in_the_picture() -> None:
+    text = (PROJECT / "docs" / "internals" / "index.md").read_text(encoding="utf-8")
+    picture = text.partition("```text\npostdicom_async/\n")[2].partition("```")[0]
+    rooms = {path.parent.name for path in (PROJECT / "postdicom_async").glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/ ", picture, re.MULTILINE)) == rooms
+
+
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import time
 import zipfile
 from collections.abc import AsyncIterator, Iterator
@@ -18,7 +19,7 @@ import pytest
 from postdicom_async import PostDicom
 from postdicom_async.emulator import EmbeddedArchive
 from tests.examples.running import Backend, running_backend
-from tests.support.dicom_files import small_dicom, uid
+from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
 from tests.support.stream_server import StreamServer
 
@@ -103,14 +104,29 @@ def _restart_peak(backend: Backend) -> int:
     return backend.memory()[0]
 
 
-async def test_50_at_once(archive: EmbeddedArchive, backend: Backend, tmp_path: Path) -> None:
-    studies = {uid(60, n): await add_study(archive, tmp_path, uid(60, n), [200_000 + n, 1000, 0]) for n in range(1, 6)}
-    asked = list(studies) * 10
-    async with browser() as client:
-        answers = await asyncio.gather(*(client.get(f"{backend.url}/studies/{study}") for study in asked))
-    assert [answer.status_code for answer in answers] == [200] * 50
-    for study, answer in zip(asked, answers, strict=True):
-        assert contents(io.BytesIO(answer.content)) == studies[study]
+async def test_50_at_once_with_flat_memory(archive: EmbeddedArchive, backend: Backend, tmp_path: Path) -> None:
+    studies = {uid(60, n): await add_study(archive, tmp_path, uid(60, n), [2 * MIB + n, 1000, 0]) for n in range(1, 6)}
+    small_dicom.cache_clear()
+    assert await _still_serves(backend)
+    before = _restart_peak(backend)
+    async with browser() as client, asyncio.TaskGroup() as group:
+        for number, study in enumerate(list(studies) * 10):
+            name = tmp_path / f"{number}.zip"
+            group.create_task(_fetched(client, f"{backend.url}/studies/{study}", name, slow=number < 10))
+    for number, study in enumerate(list(studies) * 10):
+        assert contents(tmp_path / f"{number}.zip") == studies[study]
+    if HAS_PROC:  # 100 MiB went through
+        assert backend.memory()[1] - before < 2 * FLAT
+
+
+async def _fetched(client: httpx.AsyncClient, url: str, target: Path, *, slow: bool) -> None:
+    with target.open("wb") as file:
+        async with client.stream("GET", url) as answer:
+            assert answer.status_code == 200
+            async for chunk in answer.aiter_raw():
+                file.write(chunk)
+                if slow:
+                    await asyncio.sleep(0.01)
 
 
 class Endless:
@@ -255,7 +271,77 @@ async def test_statuses_of_a_failing_archive(
     assert answer.json()["detail"]
 
 
+# --- search and upload -----------------------------------------------------------------------------------------------
+
+
+def form(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("files", (f"image-{number}.dcm", content)) for number, content in enumerate(contents, 1)]
+
+
+FILES = list(study_files(3, study=7, series=1).values())
+MIXED = form(*FILES, FILES[0][:-50], b"no DICOM")
+
+
+async def test_what_is_uploaded_is_found_and_fetched(archive: EmbeddedArchive, backend: Backend) -> None:
+    async with browser() as client:
+        assert (await client.get(f"{backend.url}/studies")).json() == []
+        stored = await client.post(f"{backend.url}/studies", files=MIXED)
+        found = await client.get(f"{backend.url}/studies", params={"patient_name": "TEST*", "study_date": "2020-"})
+        none = await client.get(f"{backend.url}/studies", params={"patient_name": "NOBODY"})
+        wrong = await client.get(f"{backend.url}/studies", params={"study_date": "soon"})
+        zipped = await client.get(f"{backend.url}/studies/{uid(7)}")
+        watched = await client.post(f"{backend.url}/studies/events", files=form(*FILES))
+    answer = stored.json()
+    assert (answer["ok"], answer["counts"]) == (False, {"stored": 3, "unreadable": 1, "not DICOM": 1})
+    assert [(one["file"], one["status"]) for one in answer["failures"]] == [("image-4.dcm", "unreadable")]
+    assert [(one["StudyInstanceUID"], one["NumberOfStudyRelatedInstances"]) for one in found.json()] == [(uid(7), "3")]
+    assert none.json() == []
+    assert wrong.status_code == 422
+    assert contents(io.BytesIO(zipped.content)) == {digest(data) for data in FILES}
+    assert watched.headers["content-type"].startswith("text/event-stream")
+    *_, last, end = (json.loads(line[6:]) for line in watched.text.splitlines() if line.startswith("data: "))
+    assert last["instances_done"] == 3
+    assert end == {"problem": "", "counts": {"stored": 3}}
+
+
+async def test_a_browser_that_leaves_ends_its_upload(tmp_path: Path) -> None:
+    half_a_head = b"HTTP/1.1 200 OK\r\n"
+    async with falling_silent(half_a_head) as (url, asked, gone), running_backend(url, tmp_path / "log") as backend:
+        async with browser() as client:
+            posting = asyncio.create_task(client.post(f"{backend.url}/studies", files=form(*FILES)))
+            await asked.wait()
+            await asyncio.sleep(0.1)
+            posting.cancel()
+            await asyncio.gather(posting, return_exceptions=True)
+        async with asyncio.timeout(5):
+            await gone.wait()
+        assert await _still_serves(backend)
+    assert "Traceback" not in backend.log.read_text()
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_opinion(archive: EmbeddedArchive, backend: Backend) -> None:
+    wanted = {"folder": "Second opinion", "expires": SOON, "password": "cnry-s3cret"}
+    async with browser() as client:
+        made = await client.post(f"{backend.url}/second-opinions", data=wanted, files=form(*FILES))
+        assert made.status_code == 201
+        answer = made.json()
+        assert (answer["failed_step"], answer["counts"]) == ("", {"stored": 3})
+        assert (await client.post(answer["url"], data={"password": "cnry-s3cret"})).status_code == 303
+
+        past = await client.post(
+            f"{backend.url}/second-opinions", data={**wanted, "expires": "2001-01-01"}, files=form(*FILES)
+        )
+        assert past.status_code == 422
+        partly = await client.post(f"{backend.url}/second-opinions", data=wanted, files=MIXED)
+        assert (partly.status_code, partly.json()["failed_step"], partly.json()["url"]) == (502, "upload", None)
+        archive.fault("sharefolderwithurl", "cut-after")
+        lost = await client.post(f"{backend.url}/second-opinions", data=wanted, files=form(*FILES))
+        assert (lost.status_code, lost.json()["failed_step"]) == (504, "share")
+        assert lost.json()["folder_uuid"]
+    assert "cnry-s3cret" not in backend.log.read_text()
 
 
 async def test_a_link(archive: EmbeddedArchive, backend: Backend, tmp_path: Path) -> None:

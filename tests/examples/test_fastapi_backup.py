@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from postdicom_async import DicomWeb
 from postdicom_async.emulator import EmbeddedArchive
 from tests.examples.running import Backend, running_backend
 from tests.support.dicom_files import study_files
@@ -67,6 +68,25 @@ async def test_it_is_begun_watched_and_reported(archive: EmbeddedArchive, tmp_pa
     assert all(sum(one["counts"].values()) == one["discovered"] for kind, one in seen if kind == "progress")
     assert page.text.startswith("<!DOCTYPE html>")
     assert held(tmp_path / "backup") == sorted(FILES.values())
+
+
+async def test_into_another_archive_as_a_part_of_the_whole_backend(archive: EmbeddedArchive, tmp_path: Path) -> None:
+    async with EmbeddedArchive(tmp_path / "other", username="other", password="cnry-s3cret") as other:
+        to = {"BACKUP_TO": other.url, "BACKUP_USERNAME": "other", "BACKUP_PASSWORD": "cnry-s3cret"}
+        environment = {**to, "POSTDICOM_STATE": str(tmp_path / "state")}
+        async with (
+            running_backend(archive.url, tmp_path / "log", **environment) as running,
+            httpx.AsyncClient(trust_env=False, timeout=60) as client,
+        ):
+            assert (await client.get(f"{running.url}/backup/report")).status_code == 404
+            await client.post(f"{running.url}/backup")
+            seen = [one async for one in events(client, f"{running.url}/backup/events")]
+            assert (await client.get(f"{running.url}/studies")).status_code == 200
+        async with DicomWeb(other.url, auth=("other", "cnry-s3cret")) as held_there:
+            assert len(await held_there.search_for_instances().all()) == 15
+    assert seen[-1] == ("ended", {"problem": ""})
+    assert seen[-2][1]["counts"] == {"done": 15}
+    assert "cnry-s3cret" not in (tmp_path / "log").read_text()
 
 
 async def test_paused_it_waits_and_another_server_goes_on(archive: EmbeddedArchive, tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ PURE = {
         "sync.accept",
         "profiles.model",
         "tokens.answers",
+        "tokens.sigv4",
         "transfer.adaptive",
         "vendor.answers",
         "vendor.fields",
