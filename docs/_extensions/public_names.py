@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import inventories
@@ -34,8 +34,9 @@ PAGES: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
     "anonymise": ("dicom.anonymize", "disk.anonymize_files"),
     "scan": ("dicom.scan", "disk.scan"),
-    "postdicom": ("vendor.answers",),
+    "postdicom": ("vendor.answers", "vendor.sharing"),
     "doctor": ("doctor.diagnosis",),
+    "tokens": ("tokens.client_credentials", "http.credentials"),
 }
 FACADES = {  # what is reached through a client and has no public name of its own
     "postdicom": (
@@ -45,6 +46,13 @@ FACADES = {  # what is reached through a client and has no public name of its ow
         "postdicom_async.cloud.folders",
     ),
 }
+
+
+def packages() -> list[str]:
+    """Return the packages and modules whose names are public: those with a stub, and a few more."""
+    stubs = (".".join(("postdicom_async", *path.parent.relative_to(ROOT).parts)) for path in ROOT.rglob("__init__.pyi"))
+    more = ("emulator", "emulator.pytest_fixtures", "events", "sync")
+    return sorted({*stubs, *(f"postdicom_async.{name}" for name in more)})
 
 
 @cache
@@ -75,11 +83,18 @@ def names_on(page: str) -> list[str]:
 def page(subject: str) -> str:
     """Return one page of the API: that of a part of the package's names, or a package's or module's own."""
     if subject.startswith("postdicom_async"):
-        return "".join(_entry(subject, name) for name in homes_of(subject))
+        return "".join(_entry(subject, name) for name in homes_of(subject) if not is_at_the_top(subject, name))
     made = [_entry("postdicom_async", name) for name in names_on(subject) if name != "__version__"]
     for module in FACADES.get(subject, ()):
         made.extend(_entry(module, name) for name in _facades_in(module))
     return "".join(made)
+
+
+def is_at_the_top(package: str, name: str) -> bool:
+    """Whether a name of a package is a name at the top as well, where it is described."""
+    if package == "postdicom_async" or name not in homes_of("postdicom_async"):
+        return False
+    return getattr(postdicom_async, name) is getattr(import_module(package), name)
 
 
 def _facades_in(module: str) -> list[str]:
@@ -97,10 +112,10 @@ def _entry(package: str, name: str) -> str:
         lines = _class_options(value)
     elif inspect.isroutine(value):
         kind = "autofunction"
-    elif type(value).__module__.startswith("postdicom_async"):  # its docstring is that of its class
+    elif type(value).__module__ in {"typing", "types"} and not isinstance(value, MappingProxyType):
+        kind = "autodata"  # a name for a type
+    else:  # its docstring is that of its class
         kind, lines = "py:data", [f":type: {type(value).__name__}"]
-    else:
-        kind = "autodata"
     body = "\n".join(f"   {line}" for line in lines)
     return f"```{{eval-rst}}\n.. {kind}:: {package}.{name}\n{body}\n```\n\n"
 
@@ -152,16 +167,8 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: Any, content: nodes.Node) 
 def check(env: BuildEnvironment) -> None:
     """Warn of public names that stand on no page."""
     domain: Any = env.domains["py"]
-    packages = ["postdicom_async", "postdicom_async.jobs", "postdicom_async.profiles", "postdicom_async.emulator"]
-    packages += [name for name in ("postdicom_async.sync",) if find_spec(name)]
-    for package in packages:
-        missing = (
-            {f"{package}.{name}" for name in homes_of(package)} - set(domain.objects) - {"postdicom_async.__version__"}
-        )
+    for package in packages():
+        names = {name for name in homes_of(package) if not is_at_the_top(package, name) and name != "__version__"}
+        missing = {f"{package}.{name}" for name in names} - set(domain.objects)
         if missing:
             LOG.warning("public names on no page: %s", ", ".join(sorted(missing)))
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Nothing: ``generated`` connects this."""
-    return {"parallel_read_safe": bool(app)}

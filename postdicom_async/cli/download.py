@@ -1,9 +1,8 @@
-"""``postdicom download``: studies, series and instances to a folder."""
+"""``postdicom download``: studies, series, instances, and what a search finds, to a folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +18,14 @@ from postdicom_async import (
     UsageError,
 )
 from postdicom_async.cli import output
+from postdicom_async.cli.choosing import DownloadPlan, ToDownload
 from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit, Interrupted, code_of, code_of_all
 from postdicom_async.cli.loop import run_async
-from postdicom_async.cli.options import Common, ErrorIfNothing, Reporting, level_of
+from postdicom_async.cli.options import Common, ErrorIfNothing, Reporting
 from postdicom_async.cli.paths import given_path, removing_if_empty, require_writable
 from postdicom_async.cli.progress import Progress
+from postdicom_async.cli.search import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,30 +38,8 @@ _STOPS_ALL = (AuthenticationFailed, ConnectionFailed, LocalFileError, RateLimite
 """Errors that the next item would meet as well."""
 
 
-class RetrieveLevel(StrEnum):
-    """What is downloaded."""
-
-    STUDY = "study"
-    SERIES = "series"
-    INSTANCE = "instance"
-
-
-_PARENTS = {RetrieveLevel.STUDY: (), RetrieveLevel.SERIES: ("study",), RetrieveLevel.INSTANCE: ("study", "series")}
-
-
 def download(
-    level: Annotated[
-        RetrieveLevel,
-        typer.Argument(parser=level_of(RetrieveLevel), metavar="study|series|instance", help="What to download."),
-    ],
-    uids: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="UID...",
-            help="study: one or more Study Instance UIDs. series: the study's UID, then one or more Series Instance "
-            "UIDs. instance: the study's and the series' UID, then one or more SOP Instance UIDs.",
-        ),
-    ],
+    what: ToDownload,
     to: Annotated[
         Path,
         typer.Option("--to", metavar="DIR", parser=given_path, help="The folder; it is made if it does not exist."),
@@ -69,22 +48,32 @@ def download(
     common: Common,
     reporting: Reporting,
     layout: Annotated[
-        str, typer.Option("--layout", metavar="TEMPLATE", help="Where an instance lies below the folder.")
+        str,
+        typer.Option(
+            "--layout",
+            metavar="TEMPLATE",
+            help="Where an instance lies below the folder. Besides {study}, {series} and {instance} it may have "
+            "{PatientID}, {PatientName}, {PatientBirthDate}, {StudyDate}, {StudyID}, {StudyDescription}, "
+            "{AccessionNumber}, {Modality}, {SeriesNumber}, {SeriesDescription} and {InstanceNumber}: these put "
+            "patient data into paths.",
+        ),
     ] = "{study}/{series}/{instance}.dcm",
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document: a summary and every instance.")
     ] = False,
     error_if_nothing: ErrorIfNothing = False,
 ) -> int:
-    """Download studies, series or instances to a folder.
+    """Download studies, series, instances or a patient to a folder.
+
+    With --filter what a search finds, studies if no level is given; how much that is is said before.
 
     A file under its final name is whole. What the folder holds already is not fetched again, so the same command
     continues what was interrupted. What arrived is compared with the archive's own count or list.
     """
-    targets = targets_of(level, uids)
+    plan = what.plan()
     into = reporting.checked()
     require_writable(to, "--to")
-    job = _Job(connection.client(), level, targets, to, layout, into, quiet=common.quiet)
+    job = _Job(connection.client(), plan, to, layout, into, quiet=common.quiet)
     try:
         with removing_if_empty(to):
             run_async(job.run)
@@ -92,6 +81,7 @@ def download(
         job.results.append(job.unfinished(error))
         _tell(job.results, error, as_json=as_json, quiet=common.quiet)
         raise
+    job.results += [Result((), None, problem) for problem in plan.unknown]
     code, line = _end_of(job.results, error_if_nothing=error_if_nothing)
     _tell(job.results, line, as_json=as_json, quiet=common.quiet)
     if line is not None:
@@ -99,21 +89,10 @@ def download(
     return code
 
 
-def targets_of(level: RetrieveLevel, uids: list[str]) -> list[tuple[str, ...]]:
-    """Return the UIDs that address each item: the parents once, then one or more of the level itself.
-
-    Raises:
-        UsageError: there are too few.
-    """
-    parents = len(_PARENTS[level])
-    if len(uids) <= parents:
-        names = " and ".join((*_PARENTS[level], level))
-        raise UsageError(f"download {level}: give the UIDs of {names}, in this order")
-    return [(*uids[:parents], uid) for uid in dict.fromkeys(uids[parents:])]
-
-
 def _end_of(results: list[Result], *, error_if_nothing: bool) -> tuple[Exit, str | None]:
     """Return the exit code, and one line that explains a code other than 0."""
+    if not results:
+        return (Exit.NOTHING, f"nothing to download: {NOTHING}") if error_if_nothing else (Exit.OK, None)
     code = code_of_all([_code_of(result) for result in results])
     if code is not Exit.OK:
         return code, failure_text(results)
@@ -133,8 +112,7 @@ class _Job:
     """All downloads of one command, one after the other; each is parallel in itself."""
 
     archive: DicomWeb
-    level: RetrieveLevel
-    targets: list[tuple[str, ...]]
+    plan: DownloadPlan
     to: Path
     layout: str
     into: Reporting
@@ -145,14 +123,16 @@ class _Job:
     async def run(self) -> None:
         """Download everything; a missing item is recorded, an error that concerns all of them is raised."""
         async with self.archive:
-            for target in self.targets:
+            if self.plan.searches:
+                await self.plan.find(self.archive, quiet=self.quiet)
+            for target in self.plan.targets:
                 try:
                     report = await self._one(target)
                 except _STOPS_ALL:
                     raise
                 except PostdicomError as error:
                     # A single item's error is the command's; of several, the others are still tried.
-                    if len(self.targets) == 1:
+                    if len(self.plan.targets) == 1:
                         raise
                     output.error(f"{target[-1]}: {output.in_options(error)}")
                     self.results.append(Result(target, getattr(error, "report", None), error))
@@ -160,8 +140,8 @@ class _Job:
                     self.results.append(Result(target, report))
 
     async def _one(self, target: tuple[str, ...]) -> DownloadReport:
-        number = f" {len(self.results) + 1} of {len(self.targets)}" if len(self.targets) > 1 else ""
-        call = getattr(self.archive, f"download_{self.level}")
+        number = f" {len(self.results) + 1} of {len(self.plan.targets)}" if len(self.plan.targets) > 1 else ""
+        call = getattr(self.archive, f"download_{self.plan.level}")
         into = self.into
         keeps_all = into.report is None
         async with Progress(f"Download{number}", quiet=self.quiet, keeps_all=keeps_all) as self.progress:
@@ -177,7 +157,7 @@ class _Job:
 
     def unfinished(self, error: PostdicomError | Interrupted) -> Result:
         """Return the partial result of the item under way."""
-        target = self.targets[len(self.results)] if len(self.results) < len(self.targets) else ()
+        target = self.plan.targets[len(self.results)] if len(self.results) < len(self.plan.targets) else ()
         seen = self.progress
         report = None if isinstance(error, Interrupted) else getattr(error, "report", None)
         return Result(target, report, None if isinstance(error, Interrupted) else error, seen)
@@ -188,6 +168,8 @@ def _tell(results: list[Result], error: object, *, as_json: bool, quiet: bool) -
         output.write_document(document(results), error=error)
         return
     if quiet or (isinstance(error, Exception) and not any(result.saved_count for result in results)):
+        return
+    if not results:
         return
     text = summary_text(results)
     if not isinstance(error, Exception):

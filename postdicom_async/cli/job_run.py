@@ -189,7 +189,10 @@ def counts_text(summary: Summary) -> str:
         if summary.equal_by_count
         else ""
     )
-    proven = f"; {summary.verified:,} {_PROVEN.get(summary.facts.verify, 'verified')}" if summary.verified else ""
+    how = _PROVEN.get(summary.facts.verify, "verified")
+    if summary.facts.verify == "bytes" and summary.facts.sample < 1:
+        how = f"{_PROVEN['listed']}, a sample of {summary.facts.sample:.3g} of them {how}"
+    proven = f"; {summary.verified:,} {how}" if summary.verified else ""
     return f"{summary.discovered:,} instances: {', '.join(parts) or 'none'}{moved}{proven}{equal}"
 
 
@@ -217,6 +220,7 @@ def document_of(summary: Summary) -> Mapping[str, Any]:
         "phase": facts.phase,
         "run": facts.run,
         "verify": facts.verify,
+        "sample": facts.sample,
         "studies": summary.studies,
         "equal_by_count": summary.equal_by_count,
         "discovered": summary.discovered,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _Level = TypeVar("_Level", bound=StrEnum)
-_LEVELS = (("study", "studies"), ("series",), ("instance", "instances"))
+_LEVELS = (("patient", "patients"), ("study", "studies"), ("series",), ("instance", "instances"))
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 ErrorIfNothing: TypeAlias = Annotated[
@@ -60,12 +60,13 @@ def typed_options() -> Any:
 
 
 def level_of(kind: type[_Level]) -> Callable[[str], _Level]:
-    """Return a parser for a level, singular or plural; ``kind`` has study, series, instance in this order."""
+    """Return a parser for a level of ``kind``, singular or plural."""
 
     def level(text: str) -> _Level:
-        for names, member in zip(_LEVELS, kind, strict=True):
-            if text.lower() in names:
-                return member
+        for names in _LEVELS:
+            for member in kind:
+                if text.lower() in names and member in names:
+                    return member
         raise typer.BadParameter(f"{text!r} is none of {', '.join(kind)}")
 
     return level

@@ -1,27 +1,55 @@
-"""Where an instance lies below a folder: UIDs to a relative path. Server text never becomes a file name."""
+"""Where an instance lies below a folder: a relative path from its UIDs and, if it names them, values of its header.
+
+Server text never becomes a file name: UIDs are checked, and values of a header are made safe (`_safe_value`). Whatever
+the values are, a name has one component for each of the template, and the UID of the instance in it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import string
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import pairwise
 from pathlib import PurePath
-from typing import TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from postdicom_async.dicom.header import is_uid
+from postdicom_async.dicom.header import is_uid, read_values
+from postdicom_async.dicom.tags import TAG
+from postdicom_async.dicom.text import decode_text
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
 
 DEFAULT_LAYOUT = "{study}/{series}/{instance}.dcm"
 
 Layout: TypeAlias = str | Callable[[InstanceUids], str | PurePath]
-"""A template with ``{study}``, ``{series}`` and ``{instance}``, or a function that gives a relative path."""
+"""A template with ``{study}``, ``{series}`` and ``{instance}``, or a function that gives a relative path.
+
+Downloads take the fields of `HEADER_FIELDS` in a template too, such as ``{PatientID}``: they put patient data into
+paths.
+"""
 
 RelativeName: TypeAlias = tuple[str, ...]
 """Folder names and a file name, each safe to create below a folder."""
 
-_FIELDS = frozenset({"study", "series", "instance"})
+HeaderValues: TypeAlias = Mapping[int, bytes]
+"""Values by their tags, as they stand in a file."""
+
+HEADER_FIELDS: Final = (
+    *("AccessionNumber", "InstanceNumber", "Modality", "PatientBirthDate", "PatientID", "PatientName"),
+    *("SeriesDescription", "SeriesNumber", "StudyDate", "StudyDescription", "StudyID"),
+)
+"""The attributes that a template may name."""
+
+_CHARACTER_SET = TAG["SpecificCharacterSet"]
+_LONGEST_VALUE = 64  # bytes of a value in a name
+_SHORTEST_VALUE = 8  # bytes that a value must have room for
+_LONGEST_UID = 64
+_NO_VALUE = "unknown"
+_UID_FIELDS = ("study", "series", "instance")
+_FIELDS = frozenset(_UID_FIELDS)
 _OF_UIDS = frozenset("0123456789.")
 _LONGEST_NAME = 200
 _MOST_NAMES = 32
@@ -47,6 +75,137 @@ def relative_names(layout: Layout) -> Callable[[InstanceUids], RelativeName]:
         return _checked(make(uids))
 
     return name
+
+
+class Naming(NamedTuple):
+    """How a layout names instances.
+
+    Attributes:
+        wanted: the elements whose values a name needs; empty where UIDs are enough.
+        name: gives an instance's checked relative name. It raises what the function of `relative_names` raises.
+    """
+
+    wanted: frozenset[int]
+    name: Callable[[InstanceUids, HeaderValues], RelativeName]
+
+
+def naming_of(layout: Layout) -> Naming:
+    """Return how a layout names instances, by UIDs and, where its template has some of `HEADER_FIELDS`, by values.
+
+    Raises:
+        UsageError: as `relative_names`; or the names could be too long.
+    """
+    parsed = _parsed(layout) if isinstance(layout, str) else []
+    named = {field for pieces in parsed for _, field in pieces if field in HEADER_FIELDS}
+    if not isinstance(layout, str) or not named:
+        by_uids = relative_names(layout)
+        return Naming(frozenset(), lambda uids, _values: by_uids(uids))
+    _check_fields(layout, _FIELDS.union(HEADER_FIELDS))
+    _checked(layout.format_map(dict.fromkeys((*_FIELDS, *HEADER_FIELDS), "1")))
+    tags = {field: TAG[field] for field in named}
+    for pieces in parsed:
+        _check_apart(pieces)
+    components = [(pieces, _room_for_values(pieces)) for pieces in parsed]
+    return Naming(frozenset({*tags.values(), _CHARACTER_SET}), partial(_named, components, tags))
+
+
+def names_from_files(layout: Layout) -> Callable[[InstanceUids, bytes], RelativeName]:
+    """Return the function that gives an instance's name by its UIDs and the first bytes of its file.
+
+    Raises:
+        UsageError: as `naming_of`.
+    """
+    naming = naming_of(layout)
+
+    def name(uids: InstanceUids, data: bytes) -> RelativeName:
+        return naming.name(uids, read_values(data, naming.wanted)[0] if naming.wanted else {})
+
+    return name
+
+
+def patterns_of(layout: str, study: str, series: str | None) -> tuple[re.Pattern[str], ...]:
+    """Return what the components of a name of any instance of a study or series match, whatever its values are.
+
+    The group ``instance`` is the SOP Instance UID.
+    """
+    known = {"study": re.escape(study), "series": re.escape(series) if series else "[0-9.]+"}
+    patterns: list[re.Pattern[str]] = []
+    has_instance = False
+    for pieces in _parsed(layout):
+        text = "_?"
+        for literal, field in pieces:
+            text += re.escape(literal)
+            if field == "instance":
+                is_first = "(?P<instance>" not in text
+                text += "(?P<instance>[0-9.]+)" if is_first else "(?P=instance)"
+                has_instance = True
+            elif field is not None:
+                text += known.get(field, ".+")
+        patterns.append(re.compile(text))
+    if not has_instance:
+        raise UsageError("without {instance} all instances would have one name", argument="layout")
+    return tuple(patterns)
+
+
+_Pieces: TypeAlias = list[tuple[str, str | None]]
+
+
+def _parsed(template: str) -> list[_Pieces]:
+    """Return a template's components, each as texts and the fields behind them."""
+    try:
+        return [[(text, field) for text, field, _, _ in string.Formatter().parse(part)] for part in template.split("/")]
+    except ValueError:
+        raise UsageError("the braces do not match", argument="layout") from None
+
+
+def _check_apart(pieces: _Pieces) -> None:
+    """Refuse a value right beside a UID: where one ends and the other begins could not be told."""
+    fields = [(text, field) for text, field in pieces if field is not None]
+    for (_, before), (between, after) in pairwise(fields):
+        if (before in HEADER_FIELDS) != (after in HEADER_FIELDS) and not set(between) - _OF_UIDS:
+            raise UsageError(f"put a letter or a dash between {{{before}}} and {{{after}}}", argument="layout")
+
+
+def _room_for_values(pieces: _Pieces) -> int:
+    """Return the bytes that each value in a component may have."""
+    values = sum(field in HEADER_FIELDS for _, field in pieces)
+    if not values:
+        return 0
+    fixed = 1 + sum(len(text.encode()) + (_LONGEST_UID if field in _FIELDS else 0) for text, field in pieces)
+    room = min(_LONGEST_VALUE, (_LONGEST_NAME - fixed) // values)
+    if room < _SHORTEST_VALUE:
+        raise UsageError("a name with so much in it may be too long; use folders", argument="layout")
+    return room
+
+
+def _named(
+    components: list[tuple[_Pieces, int]], tags: Mapping[str, int], uids: InstanceUids, values: HeaderValues
+) -> RelativeName:
+    if not all(is_uid(uid) for uid in uids):
+        raise UsageError("an instance without valid UIDs cannot be named", argument="layout")
+    known = dict(zip(_UID_FIELDS, uids, strict=True))
+    character_set = values.get(_CHARACTER_SET, b"")
+    names = []
+    for pieces, room in components:
+        name = ""
+        for literal, field in pieces:
+            name += literal
+            if field in known:
+                name += known[field]
+            elif field is not None:
+                name += _safe_value(decode_text(values.get(tags[field], b""), character_set), room)
+        names.append(f"_{name}" if _is_device(name) else name)
+    if not all(map(_is_safe, names)):  # not shown: it may hold patient data
+        raise UsageError("it gives a name that no file can have", argument="layout")
+    return tuple(names)
+
+
+def _safe_value(text: str, room: int) -> str:
+    """Return a value as part of a name, at most ``room`` bytes; what no name may hold becomes an underscore."""
+    plain = unicodedata.normalize("NFC", text)
+    safe = "".join("_" if char in _FORBIDDEN or not char.isprintable() else char for char in plain)
+    cut = safe.strip(" .").encode("utf-8", "replace")[:room].decode("utf-8", "ignore")
+    return cut.strip(" .") or _NO_VALUE
 
 
 def known_folder(layout: Layout, study: str, series: str | None) -> RelativeName:
@@ -75,19 +234,28 @@ def tells_apart(layout: Layout, *, one_series: bool) -> bool:
 
 
 def _from_template(template: str) -> Callable[[InstanceUids], str]:
+    _check_fields(template, _FIELDS)
+    return lambda uids: template.format(study=uids[0], series=uids[1], instance=uids[2])
+
+
+def _check_fields(template: str, allowed: frozenset[str]) -> None:
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError:
         raise UsageError("the braces do not match", argument="layout") from None
     fields = {field for _, field, _, _ in parsed if field is not None}
-    if unknown := fields - _FIELDS:
+    if unknown := fields - allowed:
         named = f" {min(unknown)!r}" if min(unknown).isidentifier() else ""
-        raise UsageError(f"unknown field{named}; there are {{study}}, {{series}} and {{instance}}", argument="layout")
+        raise UsageError(f"unknown field{named}; there are {_words_of(allowed)}", argument="layout")
     if any(format_spec or conversion for _, _, format_spec, conversion in parsed):
         raise UsageError("a field is written {instance}, without ':' or '!'", argument="layout")
     if "instance" not in fields:
         raise UsageError("without {instance} all instances would have one name", argument="layout")
-    return lambda uids: template.format(study=uids[0], series=uids[1], instance=uids[2])
+
+
+def _words_of(allowed: frozenset[str]) -> str:
+    *others, last = (f"{{{field}}}" for field in (*_UID_FIELDS, *HEADER_FIELDS) if field in allowed)
+    return f"{', '.join(others)} and {last}"
 
 
 def _checked(path: object) -> RelativeName:
@@ -115,5 +283,9 @@ def _is_safe_though_odd(name: str) -> bool:
         and name == name.strip().rstrip(".")
         and name.isprintable()
         and not _FORBIDDEN.intersection(name)
-        and name.split(".")[0].rstrip().lower() not in _DEVICES
+        and not _is_device(name)
     )
+
+
+def _is_device(name: str) -> bool:
+    return name.split(".")[0].rstrip().lower() in _DEVICES

@@ -302,7 +302,9 @@ class DicomWeb(ClientSearch, ClientRetrieve):
             study_instance_uid: which study.
             to: the folder, created if it does not exist.
             layout: a template with ``{study}``, ``{series}`` and ``{instance}``, or a function from `InstanceUids` to a
-                relative path.
+                relative path. A template may also have values of the header, such as ``{PatientID}``,
+                ``{SeriesNumber}`` or ``{Modality}``: they put patient data into paths. What a path cannot hold becomes
+                an underscore, a value that is absent ``unknown``.
             compare_with_search: False skips count and list; missing instances then go unnoticed.
             progress: called with typed events.
             report: a file to which one JSON line per instance is appended as it ends; readable for you alone. The

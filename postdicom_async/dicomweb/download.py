@@ -12,10 +12,20 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from postdicom_async.dicom.layout import Layout, RelativeName, known_folder, relative_names, tells_apart
+from postdicom_async.dicom.layout import (
+    HeaderValues,
+    Layout,
+    Naming,
+    RelativeName,
+    known_folder,
+    naming_of,
+    patterns_of,
+    tells_apart,
+)
 from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
 from postdicom_async.dicomweb.listing import count_instances, list_instances, listing_check
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
@@ -27,12 +37,15 @@ from postdicom_async.results import DownloadReport, IncompleteDownload, Instance
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.at_once import back_off
 from postdicom_async.transfer.outcomes import Gathered, Meter
-from postdicom_async.transfer.sinks import FolderSink
+from postdicom_async.transfer.sinks import Arriving, FolderSink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
 _COUNT_SECONDS = 10.0
+_SLICE = 1000
+_NAMED, _FOUND = 0, 1  # keys of names that were given, and of instances whose files may be there
+_MOST_FILES = 16  # of one instance
 
 
 class Download:
@@ -51,17 +64,25 @@ class Download:
         self._session = retrieval.session.one_call(at_once=True)
         self._retrieval = retrieval.over(self._session)
         self._target = target
+        self._layout = layout
         self._folder = SafeFolder(_path_of(to), fsync=self._session.settings.fsync)
         self._meter = Meter(on_progress)
         self._gathered = gathered or Gathered(keeps_all=True)
         self._arrivals = Arrivals(target.study, self._gathered)
-        self._name = _one_name_each(layout, target, self._arrivals)
-        self._sink = FolderSink(self._folder, self._name, piece=self._session.settings.limits.piece)
-        self._lanes = DownloadLanes(self._retrieval, target, self._sink, self._arrivals, self._meter)
+        self._naming = _one_name_each(layout, target, self._arrivals)
+        self._folder.has_private_names = bool(self._naming.wanted)
+        self._sink = FolderSink(self._folder, self._name_of, piece=self._session.settings.limits.piece)
+        self._lanes = DownloadLanes(
+            self._retrieval, target, self._sink, self._arrivals, self._meter, wanted=self._naming.wanted
+        )
         self._whole = False  # the answer for the target itself was complete and undamaged
         self._asked = False
         self._known_folder = known_folder(layout, target.study, target.series)
         self._count: int | None = None
+        self._has_looked = False
+
+    def _name_of(self, arriving: Arriving) -> RelativeName:
+        return self._naming.name(arriving.header.uids, arriving.values)
 
     async def run(self, *, compare: bool) -> DownloadReport:
         """Fetch the instances that are not there yet.
@@ -173,13 +194,37 @@ class Download:
 
     async def _find_present(self) -> None:
         """Check which of the listed instances the folder holds."""
-        folder = self._folder
+        folder, naming = self._folder, self._naming
+        if naming.wanted:
+            await self._find_files()
         async for some in self._arrivals.missing_slices():
-            named = [(uids, self._name(uids)) for uids in some]
+            if naming.wanted:
+                named = [(uids, name) for uids in some for name in self._found_files(uids)]
+            else:
+                named = [(uids, naming.name(uids, {})) for uids in some]
             held = await in_background(partial(_held, folder, named))
             for uids, name in held:
                 self._arrivals.note_present(uids, str(folder.root.joinpath(*name)))
             await self._arrivals.room()
+
+    async def _find_files(self) -> None:
+        """Note the files that may be instances of the target, by their names: what else they are named by is not known.
+
+        `SafeFolder.holds` then tells which instance each is.
+        """
+        if self._has_looked:
+            return
+        self._has_looked = True
+        found = self._folder.find(patterns_of(str(self._layout), self._target.study, self._target.series))
+        while some := await in_background(lambda: list(islice(found, _SLICE))):
+            for name, instance in some:
+                key = (_FOUND, instance)
+                known = self._arrivals.names.get(key)
+                self._arrivals.names.put(key, "\n".join(filter(None, (known, "/".join(name)))))
+
+    def _found_files(self, uids: InstanceUids) -> list[RelativeName]:
+        names = self._arrivals.names.get((_FOUND, uids.sop_instance_uid)) or ""
+        return [tuple(name.split("/")) for name in names.split("\n")[:_MOST_FILES] if name]
 
     # --- rounds ----------------------------------------------------------------------------------------------------
 
@@ -264,16 +309,16 @@ class Download:
         return IncompleteDownload(message, report=report)
 
 
-def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callable[[InstanceUids], RelativeName]:
-    """Return a layout's naming function, which refuses to give two instances one name: one of them would be lost."""
-    name = relative_names(layout)
-    if tells_apart(layout, one_series=target.series is not None):
-        return name
+def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Naming:
+    """Return how a layout names instances; it refuses to give two of them one name: one of them would be lost."""
+    naming = naming_of(layout)
+    if not naming.wanted and tells_apart(layout, one_series=target.series is not None):
+        return naming
     owners = arrivals.names
 
-    def checked(uids: InstanceUids) -> RelativeName:
-        given, owner = name(uids), f"{uids.series_instance_uid} {uids.sop_instance_uid}"
-        key = (0, "/".join(given))
+    def checked(uids: InstanceUids, values: HeaderValues) -> RelativeName:
+        given, owner = naming.name(uids, values), f"{uids.series_instance_uid} {uids.sop_instance_uid}"
+        key = (_NAMED, "/".join(given))
         known = owners.get(key)
         if known is None:
             owners.put(key, owner)
@@ -281,13 +326,13 @@ def _one_name_each(layout: Layout, target: Target, arrivals: Arrivals) -> Callab
             raise UsageError("it gives two instances the same name", argument="layout")
         return given
 
-    return checked
+    return Naming(naming.wanted, checked)
 
 
 def _held(
     folder: SafeFolder, named: list[tuple[InstanceUids, RelativeName]]
 ) -> list[tuple[InstanceUids, RelativeName]]:
-    return [(uids, name) for uids, name in named if folder.holds(name, uids)]
+    return list({uids: (uids, name) for uids, name in named if folder.holds(name, uids)}.values())
 
 
 def _path_of(to: object) -> Path:

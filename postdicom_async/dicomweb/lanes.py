@@ -196,7 +196,10 @@ class DownloadLanes:
         sink: Sink,
         arrivals: Arrivals,
         meter: Meter,
+        *,
+        wanted: frozenset[int] = frozenset(),
     ) -> None:
+        self._wanted = wanted  # values that the sink is told of each instance
         self.last_error: PostdicomError | None = None
         self.not_found: NotFound | None = None
         self._target = target
@@ -324,7 +327,7 @@ class DownloadLanes:
         """Receive one answer; return the error, None if there was none."""
         self._lanes.add(lane)
         try:
-            receiver = Receiver(self._sink, lane.target, lane.told, meter=self._meter)
+            receiver = Receiver(self._sink, lane.target, lane.told, meter=self._meter, wanted=self._wanted)
             with lane.scope:
                 async with self._retrieval.open(lane.target) as lane.answer:
                     await receiver.receive(lane.answer, self._session.settings.limits.parts)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header, read_values
 from postdicom_async.dicomweb.multipart import MultipartDamage
 from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
 from postdicom_async.disk.threads import outlasting
@@ -72,7 +72,11 @@ class Receiver:
     in the caller's task between two chunks. By its end, every part has ended in the sink.
     """
 
-    def __init__(self, sink: Sink, target: Target, told: Told, *, meter: Meter) -> None:
+    def __init__(
+        self, sink: Sink, target: Target, told: Told, *, meter: Meter, wanted: frozenset[int] = frozenset()
+    ) -> None:
+        """Take where parts go, what was asked for, and the tags of values that the sink is told of each."""
+        self._wanted = wanted
         self._sink = sink
         self._target = target
         self._told = told
@@ -187,11 +191,15 @@ class Receiver:
         uids: InstanceUids | None = None
         why: str | None = "not a DICOM instance"
         if isinstance(header, InstanceHeader):
+            values, may_be_more = part.read_values(self._wanted) if self._wanted else ({}, False)
+            if may_be_more and part.gathered < HEADER_LIMIT and not complete:
+                part.enough = HEADER_LIMIT
+                return None
             uids = header.uids
             why = _UNWANTED[self._told.take(uids)] if self._target.covers(uids) else "not what was asked for"
             if why is None:
                 part.uids = uids
-                part.arrival = self._sink.open(Arriving(header, part.length), partial(self._ended, part))
+                part.arrival = self._sink.open(Arriving(header, part.length, values), partial(self._ended, part))
                 self._under_way += 1
                 return part.arrival
         if why:
@@ -303,6 +311,9 @@ class _ArrivingPart:
         taken = self.pieces, self.gathered
         self.pieces, self.gathered = [], 0
         return taken
+
+    def read_values(self, wanted: frozenset[int]) -> tuple[dict[int, bytes], bool]:
+        return read_values(b"".join(self.pieces), wanted)
 
     def read_header(self, *, complete: bool) -> InstanceHeader | HeaderGap:
         first = bytes(self.pieces[0][:_FIRST_LOOK]) if self.pieces else b""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -99,6 +100,7 @@ class SafeFolder:
     def __init__(self, root: Path, *, fsync: bool, owner: str = "") -> None:
         self.root = root
         self.fsync: bool = fsync
+        self.has_private_names: bool = False  # names below it hold patient data, so that no error shows one
         self._directories: dict[RelativeName, _Directory] = {}
         self._lock = threading.Lock()
         self._owned = f"{_PARTIAL_PREFIX}{owner}-" if owner else ""
@@ -127,8 +129,37 @@ class SafeFolder:
         Raises:
             LocalFileError: it cannot be made.
         """
-        with explained("/".join(name)):
+        with explained(self.shown(name)):
             return PartialFile(self, self.borrow(name[:-1]), name)
+
+    def shown(self, name: RelativeName) -> str:
+        """Return what errors call a file."""
+        return str(self.root) if self.has_private_names else "/".join(name)
+
+    def find(self, patterns: Sequence[re.Pattern[str]]) -> Iterator[tuple[RelativeName, str]]:
+        """Yield the files whose names match, component by component, and what the group ``instance`` of them is.
+
+        Links are not followed. What cannot be read holds none.
+        """
+        yield from self._matching(self.root, (), patterns, "")
+
+    def _matching(
+        self, path: Path, above: RelativeName, patterns: Sequence[re.Pattern[str]], instance: str
+    ) -> Iterator[tuple[RelativeName, str]]:
+        first, *rest = patterns
+        try:
+            with os.scandir(path) as listed:
+                entries = [one for one in listed if first.fullmatch(one.name)]
+        except OSError:
+            return
+        for entry in entries:
+            match = first.fullmatch(entry.name)
+            found = (match and match.groupdict().get("instance")) or instance
+            name = (*above, entry.name)
+            if rest and entry.is_dir(follow_symlinks=False):
+                yield from self._matching(path / entry.name, name, rest, found)
+            elif not rest and entry.is_file(follow_symlinks=False):
+                yield name, found
 
     def save(self, name: RelativeName, pieces: Sequence[bytes | memoryview]) -> None:
         """Write and commit a whole file.
@@ -289,7 +320,7 @@ class PartialFile:
         self._folder = folder
         self._name = name[-1]
         self._partial = folder.partial_name()
-        self._explained = explained("/".join(name))
+        self._explained = explained(folder.shown(name))
         self._directory = directory
         self._is_borrowed = True
         self._descriptor = -1

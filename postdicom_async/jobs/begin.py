@@ -469,6 +469,7 @@ def facts_of(ends: PreparedEnds, options: JobOptions) -> dict[str, Any]:
         "source": ends.source.name,
         "target": ends.target.name,
         "verify": options.verify,
+        "sample": options.sample,
         "identity": ends.digest,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -154,11 +154,13 @@ async def begin_run(context: Context) -> None:
     before = int(ledger.fact("run") or 0)
     if before:
         await ledger.reset([State.FAILED, State.UNCONFIRMED])
-    # Stricter verification: everything is verified again.
-    if LEVELS.index(level) > LEVELS.index(str(ledger.fact("verify") or level)):
+    # Stricter verification, or a larger sample: everything is verified again.
+    was = LEVELS.index(str(ledger.fact("verify") or level)), float(ledger.fact("sample") or 1.0)
+    if (LEVELS.index(level), context.options.sample) > was:
         async for study in context.studies(Stage.VERIFIED, of_any_run=True):
             ledger.set_stage(study.id, Stage.MOVED)
     ledger.put("verify", level)
+    ledger.put("sample", context.options.sample)
     # Last, so that after a kill either all of the above was done for this run, or all of it is repeated.
     ledger.put("run", before + 1)
     ledger.put("phase", PHASES[0])

@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from postdicom_async.frames import ColumnKind, ColumnValues, frame_of
 from postdicom_async.jobs.states import SETTLED, Reason, State
+from postdicom_async.markup import element, joined, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from pandas import DataFrame
+
+_SHOWN_NOTES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,8 @@ class JobFacts:
         verify: ``"none"``, ``"listed"`` or ``"bytes"``.
         phase: ``"discovering"``, ``"moving"``, ``"verifying"``, ``"deleting"``, ``"complete"``.
         run: how often it has been started anew, from 1 on.
+        sample: the share of instances that level ``bytes`` compares, 0 to 1; of the others the target's list is the
+            proof.
     """
 
     job: str
@@ -37,6 +45,7 @@ class JobFacts:
     verify: str
     phase: str
     run: int = 1
+    sample: float = 1.0
 
 
 class Count(NamedTuple):
@@ -112,7 +121,8 @@ class Summary:
         studies: how many were found.
         equal_by_count: studies that were equal by count, so that their instances were not listed.
         discovery_complete: every study of the source has been found, so that totals are final.
-        verified: items that were found at the target after the run (at level ``bytes``: compared).
+        verified: items that were found at the target after the run (at level ``bytes``: compared, or found in its list
+            where the sample leaves them out).
         mismatches: items that verification found absent or different.
         coerced: elements that the target changed, by tag (``"00100020"``), and in how many instances.
         reasons: the reasons by state, most frequent first.
@@ -146,6 +156,33 @@ class Summary:
     def of(self, state: State) -> Count:
         """Return instances and bytes in a state."""
         return self.counts.get(state, Count())
+
+    def to_pandas(self) -> DataFrame:
+        """Return a data frame with a row for each state (extra ``pandas``): ``state``, ``instances``, ``bytes``.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        counts = self.counts.values()
+        return frame_of(
+            {
+                "state": ColumnValues(ColumnKind.TEXT, [state.name.lower() for state in self.counts]),
+                "instances": ColumnValues(ColumnKind.INTEGER, [count.instances for count in counts]),
+                "bytes": ColumnValues(ColumnKind.INTEGER, [count.bytes for count in counts]),
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        facts = self.facts
+        title = f"{facts.verb} {facts.job}: {facts.source} to {facts.target}, {facts.phase}, run {facts.run}"
+        rows = [
+            [name_of(state, facts.verb), f"{count.instances:,}", f"{count.bytes:,}"]
+            for state, count in self.counts.items()
+        ]
+        notes = [element("p", note) for note in (*contradictions(self), *self.notes)[:_SHOWN_NOTES]]
+        return joined(
+            element("p", f"{title}. {self.studies:,} studies."), table(["state", "instances", "bytes"], rows), *notes
+        )
 
 
 # --- sums ------------------------------------------------------------------------------------------------------------

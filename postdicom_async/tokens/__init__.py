@@ -1,4 +1,6 @@
-"""What gives tokens: OAuth 2.0 client credentials, and the identities that clouds give to a machine or a user.
+"""The identities that Google Cloud, Azure and AWS give to a machine or a user, for ``auth=``; each needs an extra.
+
+`postdicom_async.ClientCredentials`, for any identity provider, needs none.
 
 >>> from postdicom_async import DicomWeb, tokens
 >>> async with DicomWeb(url, auth=tokens.google()) as archive: ...

@@ -9,9 +9,10 @@ arrive while a thread works on it wait for that thread, in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from postdicom_async.dicom.header import InstanceHeader
@@ -33,10 +34,12 @@ class Arriving(NamedTuple):
     Attributes:
         header: its header.
         length: its bytes, None if the archive has not said.
+        values: those of its header that the receiver was asked for.
     """
 
     header: InstanceHeader
     length: int | None
+    values: Mapping[int, bytes] = MappingProxyType({})
 
 
 class Arrival(Protocol):
@@ -86,6 +89,11 @@ class Sink(Protocol):
         ...
 
 
+def by_uids(name: Callable[[InstanceUids], RelativeName]) -> Callable[[Arriving], RelativeName]:
+    """Return how a `FolderSink` names files whose UIDs are enough."""
+    return lambda arriving: name(arriving.header.uids)
+
+
 _LEAST_HELD = 32 * 1024  # bytes the smallest file counts as, so that the number of waiting files is bounded too
 
 
@@ -116,7 +124,7 @@ class FolderSink(UsesDiskThreads):
     less time than handing it to a thread.
     """
 
-    def __init__(self, folder: SafeFolder, name: Callable[[InstanceUids], RelativeName], *, piece: int) -> None:
+    def __init__(self, folder: SafeFolder, name: Callable[[Arriving], RelativeName], *, piece: int) -> None:
         self.piece: int = piece
         self.folder: SafeFolder = folder
         self._name = name
@@ -129,7 +137,7 @@ class FolderSink(UsesDiskThreads):
         Raises:
             UsageError: the layout gives it no name, or that of another instance.
         """
-        name = self._name(arriving.header.uids)
+        name = self._name(arriving)
         return _Filing(self, name, self._beginning_of_path(name[:-1]) + name[-1], ended)
 
     def is_full(self) -> bool:

@@ -114,6 +114,10 @@ async def test_verify_finds_what_is_missing_and_one_flipped_bit(
     assert (await cli.here("copy", folder, archive.url)).code == 0
     ran = await cli("verify", folder, archive.url, "--level", "bytes")
     assert (ran.code, ran.out) == (0, "15 instances: 15 present; 15 retrieved and compared\n"), ran.err
+    sampled = ("--level", "bytes", "--sample", "20%", "--job", tmp_path / "some")
+    ran = await cli.here("verify", folder, archive.url, *sampled)
+    told = "15 found in the target's lists, a sample of 0.2 of them retrieved and compared"
+    assert (ran.code, ran.out) == (0, f"15 instances: 15 present; {told}\n"), ran.err
 
     changed = study_files(5, study=1)
     gone, flipped = list(changed)[:2]

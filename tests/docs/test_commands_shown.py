@@ -64,7 +64,7 @@ def test_every_line_parses(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_a_line_that_does_not_parse_is_seen() -> None:
-    for line in ("postdicom upload", "postdicom search studys", "postdicom copy a: b: --fast", "postdicom fly"):
+    for line in ("postdicom copy a:", "postdicom search studys", "postdicom copy a: b: --fast", "postdicom fly"):
         ((*words,),) = commands_in(Block("page.md", 1, "sh", f"{line}  # so\n"))
         with pytest.raises(Exception, match=r"Missing|none of|No such|no such"):
             parse(words)

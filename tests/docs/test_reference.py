@@ -96,11 +96,11 @@ def test_every_exception_is_there() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    """Of the packages, and of the pytest fixtures; a page of the API may name further ones."""
     text = "\n".join(map(filled, sorted((REFERENCE / "api").glob("*.md"))))
     shown = set(re.findall(r"^\.\. (?:auto|py:)\w+:: ([\w.]+)$", text, re.M))
-    packages = ["", ".jobs", ".profiles", ".emulator", ".emulator.pytest_fixtures", ".events"]
-    packages += [f".{path.stem}" for path in (PROJECT / "postdicom_async").glob("sync*")]
-    for package in (f"postdicom_async{one}" for one in packages):
-        names = {f"{package}.{name}" for name in importlib.import_module(package).__all__ if name[0] != "_"}
-        assert not names - shown
+    for package in extension("public_names").packages():
+        loaded = importlib.import_module(package)
+        names = {name for name in loaded.__all__ if name[0] != "_" and f"{package}.{name}" not in shown}
+        assert not [name for name in names if getattr(postdicom_async, name, None) is not getattr(loaded, name)], (
+            package
+        )

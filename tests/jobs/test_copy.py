@@ -310,6 +310,17 @@ async def test_a_sample_is_compared_and_always_the_same(
     assert found[2][State.FAILED] == 15
 
 
+async def test_a_larger_sample_verifies_again_what_was_verified_before(
+    folder: Path, archive: EmbeddedArchive, files: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    ledger = tmp_path / "job.db"
+    await (await jobs.copy(folder, archive.url, verify="bytes", sample=0.01, job=ledger)).wait()
+    for name, data in files.items():
+        archive.store.instance(name).path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])  # type: ignore[union-attr]
+    again = await (await jobs.copy(folder, archive.url, verify="bytes", job=ledger)).wait()
+    assert counts(again)[State.FAILED] == 15
+
+
 async def test_a_target_that_has_far_more_is_asked_for_each_study(
     folder: Path, archive: EmbeddedArchive, other_archive: EmbeddedArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
+from postdicom_async.dicom.layout import (
+    DEFAULT_LAYOUT,
+    HEADER_FIELDS,
+    Layout,
+    names_from_files,
+    naming_of,
+    patterns_of,
+    relative_names,
+)
+from postdicom_async.dicom.tags import TAG
 from postdicom_async.errors import UsageError
 from postdicom_async.results import InstanceUids
+from tests.support.dicom_files import small_dicom
 from tests.support.ids import shown
 
 UIDS = InstanceUids("1.2", "1.2.3", "1.2.3.4")
@@ -197,3 +207,96 @@ UID_TEXT = st.from_regex(r"[0-9]{1,5}(\.[0-9]{1,5}){0,9}", fullmatch=True)
 def test_any_valid_uids_have_a_default_name(study: str, series: str, instance: str) -> None:
     uids = InstanceUids(study, series, instance)
     assert relative_names(DEFAULT_LAYOUT)(uids) == (study, series, f"{instance}.dcm")
+
+
+# --- by values of the header ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "expected"),
+    [
+        ("{PatientID}/{instance}.dcm", {"PatientID": b"4711"}, "4711/1.2.3.4.dcm"),
+        ("{PatientID}/{SeriesNumber}-{Modality}/{instance}.dcm", {"SeriesNumber": b"7 ", "Modality": b"CT"},
+         "unknown/7-CT/1.2.3.4.dcm"),
+        ("{PatientID}/{instance}", {"PatientID": b"../../etc/passwd"}, "_.._etc_passwd/1.2.3.4"),
+        ("{PatientID}/{instance}", {"PatientID": b".."}, "unknown/1.2.3.4"),
+        ("{PatientID}/{instance}", {"PatientID": b" . "}, "unknown/1.2.3.4"),
+        ("{PatientID}/{instance}", {"PatientID": b"con"}, "_con/1.2.3.4"),
+        ("CO{PatientID}/{instance}", {"PatientID": b"M1"}, "_COM1/1.2.3.4"),
+        ("{PatientID}/{instance}", {"PatientID": b'a<b>c:d"e|f?g*h\x00i'}, "a_b_c_d_e_f_g_h_i/1.2.3.4"),
+        ("{PatientName}/{instance}", {"PatientName": b"M\xfcller^J"}, "Müller^J/1.2.3.4"),
+        ("{PatientID}/{instance}", {"PatientID": b"x" * 300}, f"{'x' * 64}/1.2.3.4"),
+        ("{study}/{series}_{Modality}/{instance}", {"Modality": b"MR"}, "1.2/1.2.3_MR/1.2.3.4"),
+        ("{InstanceNumber}-{instance}.dcm", {"InstanceNumber": b"12"}, "12-1.2.3.4.dcm"),
+    ],
+    ids=shown,
+)  # fmt: skip
+def test_values_in_names(template: str, values: dict[str, bytes], expected: str) -> None:
+    naming = naming_of(template)
+    assert {TAG[keyword] for keyword in values} <= naming.wanted
+    name = naming.name(UIDS, {TAG[keyword]: value for keyword, value in values.items()})
+    assert "/".join(name) == expected
+    matches = [pattern.fullmatch(part) for pattern, part in zip(patterns_of(template, "1.2", None), name, strict=True)]
+    assert all(matches)
+    assert UIDS.sop_instance_uid in {
+        match["instance"] for match in matches if match and "instance" in match.groupdict()
+    }
+
+
+def test_a_name_of_text_in_another_script() -> None:
+    values = {TAG["PatientName"]: "山田^太郎".encode() * 20, TAG["SpecificCharacterSet"]: b"ISO_IR 192"}
+    first, _ = naming_of("{PatientName}/{instance}").name(UIDS, values)
+    assert first.startswith("山田^太郎山田")
+    assert len(first.encode()) <= 64
+    assert "\ufffd" not in first
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{PatientID}", "without {instance}"),
+        ("{PatientID}/{instance!r}", "without ':' or '!'"),
+        ("{PatientAge}/{instance}", "unknown field 'PatientAge'; there are {study}"),
+        ("../{PatientID}/{instance}", "cannot be part"),
+        ("{PatientID}{instance}", "between {PatientID} and {instance}"),
+        ("{instance}.{SeriesNumber}", "between {instance} and {SeriesNumber}"),
+        ("{study}-{series}-{instance}-{PatientID}", "may be too long"),
+        ("{PatientID}/{instance", "braces"),
+    ],
+)
+def test_templates_with_values_that_are_refused(template: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        naming_of(template)
+    assert words in str(caught.value)
+
+
+def test_where_uids_are_enough_no_value_is_wanted() -> None:
+    assert naming_of(DEFAULT_LAYOUT).wanted == frozenset()
+    assert naming_of(DEFAULT_LAYOUT).name(UIDS, {}) == relative_names(DEFAULT_LAYOUT)(UIDS)
+    assert naming_of(lambda uids: uids[2]).name(UIDS, {}) == ("1.2.3.4",)
+    with pytest.raises(UsageError):
+        naming_of("{PatientID}/{instance}").name(InstanceUids("1.2", "x", "1.2.3"), {})
+    with pytest.raises(UsageError):
+        patterns_of("{PatientID}", "1.2", None)
+
+
+def test_names_from_the_first_bytes_of_a_file() -> None:
+    data = small_dicom("1.2", "1.2.3", "1.2.3.4", patient_id="A/1", number=3)
+    name = names_from_files("{PatientID}/{Modality}/{InstanceNumber}-{instance}.dcm")
+    assert name(UIDS, data) == ("A_1", "CT", "3-1.2.3.4.dcm")
+    assert name(UIDS, data[:200]) == ("unknown", "unknown", "unknown-1.2.3.4.dcm")
+    assert names_from_files(DEFAULT_LAYOUT)(UIDS, b"") == ("1.2", "1.2.3", "1.2.3.4.dcm")
+
+
+@given(st.dictionaries(st.sampled_from(HEADER_FIELDS), st.binary(max_size=100)), st.sampled_from(["", "ISO_IR 192"]))
+def test_whatever_the_values_are_the_name_is_a_file_of_that_folder(values: dict[str, bytes], charset: str) -> None:
+    template = "x/{PatientID}{PatientName}/{StudyDescription}/{Modality} {SeriesNumber}/{instance}_{SeriesDescription}"
+    tags = {TAG[keyword]: value for keyword, value in values.items()}
+    name = naming_of(template).name(UIDS, tags | {TAG["SpecificCharacterSet"]: charset.encode()})
+    assert len(name) == 5
+    assert name == relative_names(lambda _uids: "/".join(name))(UIDS)  # by the rules for every other name
+    assert not {".", ".."} & set(name)
+    matches = [pattern.fullmatch(part) for pattern, part in zip(patterns_of(template, "1.2", None), name, strict=True)]
+    assert matches[-1] is not None
+    assert matches[-1]["instance"] == "1.2.3.4"
+    assert all(matches)

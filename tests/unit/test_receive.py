@@ -24,7 +24,7 @@ from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.results import BytesMoved, InstanceFinished, InstanceUids, Outcome, ProgressEvent
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered, Meter
-from postdicom_async.transfer.sinks import FolderSink
+from postdicom_async.transfer.sinks import FolderSink, by_uids
 from tests.support.bodies import Multipart, multipart_related
 from tests.support.dicom_files import small_dicom, uid
 
@@ -67,7 +67,7 @@ class Case:
         self.told: list[ProgressEvent] = []
         self.gathered = Gathered(keeps_all=True)
         self.arrivals = Arrivals(STUDY, self.gathered)
-        self.sink = FolderSink(self.folder, relative_names("{series}/{instance}"), piece=piece)
+        self.sink = FolderSink(self.folder, by_uids(relative_names("{series}/{instance}")), piece=piece)
 
     async def receive(self, answer: Answer, on_progress: Callable[[ProgressEvent], None] | None = None) -> None:
         meter = Meter(on_progress or self.told.append)

@@ -253,6 +253,14 @@ def test_a_job_that_is_not_verified_tells_no_numbers_of_it() -> None:
     assert "Found as they should be" in str(parts(small())["verification"])
 
 
+def test_a_sample_is_no_comparison_of_everything() -> None:
+    for share, whole in ((1.0, True), (0.05, False)):
+        facts = replace(small().facts, verify="bytes", sample=share)
+        told = str(parts(replace(small(), facts=facts))["verification"])
+        assert ("every instance was retrieved" in told) is whole
+        assert ("a sample of 0.05" in told) is not whole
+
+
 def test_what_was_found_equal_is_the_work_of_a_verification() -> None:
     eta, left = Eta(), replace(small().facts, verb="verify")
     for at in range(0, 100, 2):

@@ -33,7 +33,7 @@ from postdicom_async.jobs.ends.folder_store import FolderStore, of_the_folder
 from postdicom_async.jobs.states import Reason
 from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.outcomes import Gathered
-from postdicom_async.transfer.sinks import FolderSink
+from postdicom_async.transfer.sinks import FolderSink, by_uids
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -262,7 +262,7 @@ class FolderEnd(FolderListing):
                 with translated(LocalFileError, of_the_folder):
                     await in_background(folder.open)
                 await in_background(self._reader.require_folder)
-                sink = self._writing.enter_context(FolderSink(folder, self._layout, piece=_PIECE))
+                sink = self._writing.enter_context(FolderSink(folder, by_uids(self._layout), piece=_PIECE))
                 self._store = FolderStore(sink, self._layout, self._unnoted.append)
         return self._store
 

@@ -133,6 +133,7 @@ class LedgerReader:
             job=self.path.stem,
             created=datetime.fromisoformat(created) if created else datetime.fromtimestamp(0, UTC),
             run=int(facts.get("run") or 1),
+            sample=float(facts.get("sample") or 1.0),
             **{name: str(facts.get(name) or "") for name in ("verb", "source", "target", "verify", "phase")},
         )
 

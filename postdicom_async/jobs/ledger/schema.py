@@ -32,6 +32,7 @@ verb               ``copy``, ``sync`` or ``verify``
 source, target     the names of the ends as they may be shown
 created            ISO 8601, with the offset to UTC
 verify             ``none``, ``listed`` or ``bytes``
+sample             the share of instances that ``bytes`` compares, 0 to 1
 phase              ``discovering``, ``moving``, ``verifying``, ``deleting``, ``complete``
 run                how often it was started anew, from 1 on
 seconds            how long it has run in all

@@ -252,6 +252,8 @@ LEVELS = {
     "none": "Nothing was looked up after the run; what the target said as it took each instance is all that is known.",
     "listed": "After the run the target was asked for its list, and every instance was looked for in it by its UIDs.",
     "bytes": "After the run every instance was retrieved again and compared with what was sent.",
+    "sample": "After the run every instance was looked for in the target's list by its UIDs, and a sample of them was "
+    "retrieved again and compared with what was sent.",
 }
 """What each level of verification does."""
 

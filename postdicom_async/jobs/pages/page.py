@@ -337,10 +337,11 @@ def _year_row(year: int, lines: Sequence[MonthLine]) -> tuple[str | Html, ...]:
 
 def _verification(summary: Summary) -> Html:
     facts = summary.facts
-    content = [element("p", LEVELS.get(facts.verify, ""), class_="quiet")]
+    is_sample = facts.verify == "bytes" and facts.sample < 1
+    content = [element("p", LEVELS.get("sample" if is_sample else facts.verify, ""), class_="quiet")]
     if facts.verify != "none":
         found = [
-            _fact("Level", facts.verify),
+            _fact("Level", facts.verify, f"a sample of {facts.sample:.3g}" if is_sample else ""),
             _fact("Found as they should be", count(summary.verified)),
             _fact("Absent or different", count(summary.mismatches), class_="bad" if summary.mismatches else False),
         ]

@@ -145,6 +145,7 @@ def summary_document(
         "written": written,
         "version": version,
         "verify": facts.verify,
+        "sample": facts.sample,
         "phase": facts.phase,
         "run": facts.run,
         "discovery_complete": summary.discovery_complete,
