@@ -34,7 +34,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
     "anonymise": ("dicom.anonymize", "disk.anonymize_files"),
     "scan": ("dicom.scan", "disk.scan"),
-    "postdicom": ("vendor.answers",),
+    "postdicom": ("vendor.answers", "vendor.sharing"),
     "doctor": ("doctor.diagnosis",),
     "tokens": ("tokens.client_credentials", "http.credentials"),
 }
@@ -168,13 +168,7 @@ def check(env: BuildEnvironment) -> None:
     """Warn of public names that stand on no page."""
     domain: Any = env.domains["py"]
     for package in packages():
-        missing = (
-            {f"{package}.{name}" for name in homes_of(package)} - set(domain.objects) - {"postdicom_async.__version__"}
-        )
+        names = {name for name in homes_of(package) if not is_at_the_top(package, name) and name != "__version__"}
+        missing = {f"{package}.{name}" for name in names} - set(domain.objects)
         if missing:
             LOG.warning("public names on no page: %s", ", ".join(sorted(missing)))
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Nothing: ``generated`` connects this."""
-    return {"parallel_read_safe": bool(app)}
