@@ -18,6 +18,7 @@ from postdicom_async.doctor.operations import OperationProbes
 from postdicom_async.doctor.probes import ArchiveProbes
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
 from postdicom_async.face import cut_frames, public_face
+from postdicom_async.markup import element, joined, table
 from postdicom_async.postdicom.client import PostDicom
 from postdicom_async.vendor.wire import Wire
 
@@ -83,6 +84,14 @@ class Diagnosis:
             "about": self.about,
             "findings": [asdict(finding) for finding in self.findings],
         }
+
+    def _repr_html_(self) -> str:
+        kind = "" if self.problem is None else f": {type(self.problem).__name__}"
+        verdict = "The archive can be used with these settings" if self.usable else f"The archive cannot be used{kind}"
+        rows = [[one.area, one.check, one.verdict, one.found, one.assumed] for one in self.findings]
+        about = ", ".join(f"{name} {value}" for name, value in self.about.items())
+        headings = ["area", "check", "verdict", "found", "assumed"]
+        return joined(element("p", f"{verdict}. {about}."), table(headings, rows, most=len(rows)))
 
 
 @public_face
