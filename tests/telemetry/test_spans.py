@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 pytest.importorskip("opentelemetry.sdk")
@@ -295,6 +296,22 @@ async def test_frames_of_the_cloud_api(traced: Traced, tracer: Any) -> None:
         "server.address": "127.0.0.1",
         "server.port": int(service.url.rpartition(":")[2]),
     }
+
+
+async def test_another_instrumentation_keeps_out(traced: Traced) -> None:
+    """Those of aiohttp and httpx would write the URL; they look for this mark in the context."""
+    from opentelemetry import context
+
+    seen: list[object] = []
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        seen.append(context.get_value(context._SUPPRESS_HTTP_INSTRUMENTATION_KEY))
+        return httpx.Response(200, json=[])
+
+    async with DicomWeb("http://x", transport=httpx.MockTransport(answer)) as archive:
+        await archive.search_for_studies({"PatientName": "Doe^Jane"}).all()
+        seen.append(context.get_value(context._SUPPRESS_HTTP_INSTRUMENTATION_KEY))
+    assert seen == [True, None]
 
 
 # --- switching -------------------------------------------------------------------------------------------------------
