@@ -125,6 +125,8 @@ def _class_options(kind: type[Any]) -> list[str]:
     public = [getattr(postdicom_async, name) for name in homes_of("postdicom_async")]
     inner = [base for base in kind.__mro__[1:] if base.__module__.startswith("postdicom_async")]
     lines = [":undoc-members:"] if hasattr(kind, "__members__") else []
+    if set(kind.__bases__) & {*filter(inspect.isclass, public)} or issubclass(kind, BaseException | tuple):
+        lines.append(":show-inheritance:")
     if documented := getattr(kind, "_fields", ()):  # of a named tuple: the docstring says what they are
         lines.append(f":exclude-members: {', '.join(documented)}")
     if [base for base in inner if base not in public]:
