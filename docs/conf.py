@@ -35,13 +35,14 @@ suppress_warnings = ["ref.python"]  # a field of several classes, named in a doc
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_ivar = False
-napoleon_attr_annotations = True
+napoleon_attr_annotations = False  # a dataclass has its types in its signature
 default_role = "py:obj"  # a name in single backticks, as docstrings have them
 
 intersphinx_mapping = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -30,6 +31,25 @@ def empty(name: str, /, **attributes: str | bool) -> Html:
 def joined(*content: str | Html) -> Html:
     """Return markup and escaped texts in a row."""
     return Html("".join(part if isinstance(part, Html) else _escaped(part) for part in content))
+
+
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", of: int | None = None, most: int = 20
+) -> Html:
+    """Return a table for a notebook: no colours and sizes of its own, so that it reads well in light and dark.
+
+    Args:
+        headings: of the columns.
+        rows: their texts.
+        caption: above it.
+        of: how many rows there are in all, if not those given.
+        most: rows to show.
+    """
+    head = element("thead", element("tr", *(element("th", one, scope="col") for one in headings)))
+    body = element("tbody", *(element("tr", *(element("td", cell) for cell in row)) for row in rows[:most]))
+    made = element("table", *([element("caption", caption)] if caption else []), head, body)
+    left = (len(rows) if of is None else of) - len(rows[:most])
+    return joined(made, element("p", f"{left:,} more are not shown.")) if left > 0 else made
 
 
 def _attributes(attributes: dict[str, str | bool]) -> str:

@@ -5,14 +5,19 @@ A path may hold a patient's name, so paths are left out of every ``repr``; read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from postdicom_async.errors import TransferError
 from postdicom_async.face import public_face
+from postdicom_async.frames import ColumnKind, ColumnValues, frame_of
+from postdicom_async.markup import Html, element, joined, table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = [
     "BytesMoved",
@@ -109,6 +114,44 @@ class Outcome:
         return self.status in _ACCEPTABLE
 
 
+def _frame_of(outcomes: Sequence[Outcome]) -> DataFrame:
+    uids = [outcome.uids or (None, None, None) for outcome in outcomes]
+    text, integer, flag = ColumnKind.TEXT, ColumnKind.INTEGER, ColumnKind.FLAG
+    return frame_of(
+        {
+            "status": ColumnValues(text, [outcome.status.value for outcome in outcomes]),
+            "ok": ColumnValues(flag, [outcome.ok for outcome in outcomes]),
+            "study_instance_uid": ColumnValues(text, [one[0] for one in uids]),
+            "series_instance_uid": ColumnValues(text, [one[1] for one in uids]),
+            "sop_instance_uid": ColumnValues(text, [one[2] for one in uids]),
+            "size": ColumnValues(integer, [outcome.size for outcome in outcomes]),
+            "reason_code": ColumnValues(integer, [outcome.reason_code for outcome in outcomes]),
+            "reason": ColumnValues(text, [outcome.reason for outcome in outcomes]),
+            "temporary": ColumnValues(flag, [outcome.temporary for outcome in outcomes]),
+            "patient_order_uuid": ColumnValues(text, [outcome.patient_order_uuid for outcome in outcomes]),
+            "where": ColumnValues(text, [outcome.where or None for outcome in outcomes]),
+        }
+    )
+
+
+def _page_of(verdict: str, counts: Mapping[Status, int], troubled: Sequence[Outcome], troubles: int) -> str:
+    """Return a report for a notebook: nothing of it is private, and no path is in it."""
+    rows = [[status.value, f"{number:,}"] for status, number in counts.items()]
+    parts: list[Html] = [element("p", verdict), table(["status", "instances"], rows)]
+    if troubled:
+        lines = [[one.status.value, one.uids[2] if one.uids else "", one.reason or ""] for one in troubled[:_SHOWN]]
+        headings = ["status", "SOP Instance UID", "reason"]
+        parts.append(table(headings, lines, caption="What needs attention", of=troubles))
+    return joined(*parts)
+
+
+_SHOWN = 10
+
+
+def _amount(bytes_moved: int, seconds: float) -> str:
+    return f"{bytes_moved:,} bytes in {seconds:.1f} s"
+
+
 @public_face
 @dataclass(frozen=True, slots=True)
 class UploadReport:
@@ -151,6 +194,22 @@ class UploadReport:
             failed = sum(number for status, number in self.counts.items() if status not in _ACCEPTABLE)
             message = f"{failed} of {self.total} instances are not known to be stored"
             raise TransferError(message, report=self)
+
+    def to_pandas(self) -> DataFrame:
+        """Return a data frame with a row for each of ``outcomes`` (extra ``pandas``); its paths may name patients.
+
+        Columns are the fields of `Outcome`, the UIDs each in one: ``string``, ``Int64`` and ``boolean``.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return _frame_of(self.outcomes)
+
+    def _repr_html_(self) -> str:
+        troubles = sum(number for status, number in self.counts.items() if status not in _ACCEPTABLE)
+        verdict = "Everything is in the archive" if self.ok else f"{troubles:,} need attention"
+        moved = _amount(self.bytes_sent, self.seconds)
+        return _page_of(f"Upload of {self.total:,}: {verdict}. {moved}.", self.counts, self.failures, troubles)
 
 
 ListingCheck: TypeAlias = Literal["compared", "counted", "unavailable", "not asked"]
@@ -197,6 +256,32 @@ class DownloadReport:
     def ok(self) -> bool:
         """True if the download finished, nothing is missing or refused, and the archive's own list agrees."""
         return not (self.failed or self.missing or self.refused or self.contradicted)
+
+    def to_pandas(self) -> DataFrame:
+        """Return a data frame with a row for each instance that is listed here (extra ``pandas``).
+
+        They are ``saved``, then ``already_present``, then ``missing``, with the columns of `UploadReport.to_pandas`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return _frame_of([*self.saved, *self._without_file(Status.PRESENT), *self._without_file(Status.MISSING)])
+
+    def _without_file(self, status: Status) -> list[Outcome]:
+        uids = self.already_present if status is Status.PRESENT else self.missing
+        return [Outcome("", status, one) for one in uids]
+
+    def _repr_html_(self) -> str:
+        wrong = {
+            "it broke off": self.failed,
+            f"{self.counts.get(Status.MISSING, len(self.missing)):,} are missing": bool(self.missing),
+            f"{self.refused:,} parts were refused": bool(self.refused),
+            "the archive's own list contradicts it": self.contradicted,
+        }
+        verdict = ", ".join(words for words, is_so in wrong.items() if is_so) or f"whole; listing {self.listing}"
+        moved = _amount(self.bytes_received, self.seconds)
+        missing = self._without_file(Status.MISSING)
+        return _page_of(f"Download: {verdict}. {moved}.", self.counts, missing, len(missing))
 
 
 class IncompleteDownload(TransferError):

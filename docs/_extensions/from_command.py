@@ -75,7 +75,9 @@ def group_of(words: Words) -> Any:
 
 # --- texts ------------------------------------------------------------------------------------------------------------
 
-_CODE = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|POSTDICOM_[A-Z_]+|https?://[^\s,;()]*\w|[A-Z]+=[A-Z]*(?=[\s;,.]))")
+_CODE = re.compile(
+    r"(?<![\w-])(`[^`]+`|--[a-z][a-z-]*|POSTDICOM_[A-Z_]+|https?://[^\s,;()]*\w|[A-Z]+=[A-Z]*(?=[\s;,.]))"
+)
 _SPECIAL = re.compile(r"([\\`*_<>\[\]|#$])")
 
 
@@ -83,7 +85,7 @@ def prose(text: str) -> str:
     """Return text of the help as Markdown: options and variables are code, the rest means itself."""
     plain = Text.from_markup(text).plain
     parts = _CODE.split(plain)
-    return "".join(f"`{part}`" if at % 2 else _SPECIAL.sub(r"\\\1", part) for at, part in enumerate(parts))
+    return "".join(f"`{part.strip('`')}`" if at % 2 else _SPECIAL.sub(r"\\\1", part) for at, part in enumerate(parts))
 
 
 def anchor(words: Words) -> str:

@@ -34,7 +34,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
     "anonymise": ("dicom.anonymize", "disk.anonymize_files"),
     "scan": ("dicom.scan", "disk.scan"),
-    "postdicom": ("vendor.answers",),
+    "postdicom": ("vendor.answers", "vendor.sharing"),
     "doctor": ("doctor.diagnosis",),
     "tokens": ("tokens.client_credentials", "http.credentials"),
 }
@@ -125,6 +125,8 @@ def _class_options(kind: type[Any]) -> list[str]:
     public = [getattr(postdicom_async, name) for name in homes_of("postdicom_async")]
     inner = [base for base in kind.__mro__[1:] if base.__module__.startswith("postdicom_async")]
     lines = [":undoc-members:"] if hasattr(kind, "__members__") else []
+    if set(kind.__bases__) & {*filter(inspect.isclass, public)} or issubclass(kind, BaseException | tuple):
+        lines.append(":show-inheritance:")
     if documented := getattr(kind, "_fields", ()):  # of a named tuple: the docstring says what they are
         lines.append(f":exclude-members: {', '.join(documented)}")
     if [base for base in inner if base not in public]:
@@ -168,13 +170,7 @@ def check(env: BuildEnvironment) -> None:
     """Warn of public names that stand on no page."""
     domain: Any = env.domains["py"]
     for package in packages():
-        missing = (
-            {f"{package}.{name}" for name in homes_of(package)} - set(domain.objects) - {"postdicom_async.__version__"}
-        )
+        names = {name for name in homes_of(package) if not is_at_the_top(package, name) and name != "__version__"}
+        missing = {f"{package}.{name}" for name in names} - set(domain.objects)
         if missing:
             LOG.warning("public names on no page: %s", ", ".join(sorted(missing)))
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Nothing: ``generated`` connects this."""
-    return {"parallel_read_safe": bool(app)}

@@ -10,7 +10,7 @@ import logging
 import sys
 import traceback
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
 from os import environ
@@ -21,7 +21,7 @@ from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted, code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 COMPLETE = "_COMPLETE_POSTDICOM"
 """The variable by which the script of a shell asks for completions; it holds the shell."""
@@ -68,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     if not debug:
         _silence_libraries()
     try:
-        return _call_app(list(arguments))
+        with _logged_to_terminal() if debug else nullcontext():
+            return _call_app(list(arguments))
     except BaseException as error:  # noqa: BLE001 - last resort: every error becomes a line and an exit code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exception(error)
@@ -89,6 +90,31 @@ def _silence_libraries() -> None:
     """Keep the warnings of pydicom and others off the terminal: they may quote what is in a file."""
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
+
+
+@contextmanager
+def _logged_to_terminal() -> Iterator[None]:
+    """Show the library's own log on standard error: a line for each request, with nothing private in it."""
+    logger, handler = logging.getLogger("postdicom_async"), _ToTerminal()
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _ToTerminal(logging.Handler):
+    """Writes each record as a note."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        output.note(self.format(record))
 
 
 def _call_app(arguments: list[str]) -> int:

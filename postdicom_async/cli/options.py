@@ -43,7 +43,11 @@ class Common:
 
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary, only errors.")] = False
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error came from. The output may hold patient data.")
+        bool,
+        typer.Option(
+            "--debug",
+            help="Log each request, and show where an error came from, which may hold patient data.",
+        ),
     ] = False
 
 

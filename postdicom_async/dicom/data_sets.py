@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
-from postdicom_async.dicom.json_reading import DicomJson, is_small, values_of
+from postdicom_async.dicom.json_reading import DicomJson, is_small, person_name, values_of
 from postdicom_async.errors import ProtocolError
 
 _Tell: TypeAlias = Callable[[str], None]
@@ -258,7 +258,7 @@ def _held(vr: str, element: dict[str, Any], depth: int) -> _Held | None:
     if kind is float:
         values = [_number(value) for value in values]
     elif kind is dict:
-        values = [_name(value) for value in values]
+        values = [person_name(value) for value in values]
     elif not {kind}.issuperset(map(type, values)) or (
         vr == "IS" and not all(-_LARGE < value < _LARGE for value in values)
     ):
@@ -287,17 +287,6 @@ def _held_sequence(values: list[Any], depth: int) -> _Held | None:
 def _number(value: Any) -> float | None:
     """Return a number as a float; None where it is none, infinite, or too large an integer."""
     return float(value) if type(value) in (int, float) and -1e300 < value < 1e300 else None
-
-
-def _name(parts: Any) -> str | None:
-    """Return a person's name as one text (PS3.18 section F.2.2)."""
-    if type(parts) is not dict or not all(key in _PARTS and type(part) is str for key, part in parts.items()):
-        return None
-    last = 3 if "Phonetic" in parts else 2 if "Ideographic" in parts else 1
-    return "=".join([parts.get(part, "") for part in _PARTS[:last]])
-
-
-_PARTS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def _made(tag: BaseTag, vr: str, value: Any) -> DataElement:

@@ -481,3 +481,14 @@ def is_small(item: DicomJson) -> bool:
         elif isinstance(found, str):
             size += len(found) >> 10
     return size < _SMALL
+
+
+def person_name(parts: Any) -> str | None:
+    """Return a person's name as one text (PS3.18 section F.2.2), None for what is none."""
+    if type(parts) is not dict or not all(key in _PARTS and type(part) is str for key, part in parts.items()):
+        return None
+    last = 3 if "Phonetic" in parts else 2 if "Ideographic" in parts else 1
+    return "=".join([parts.get(part, "") for part in _PARTS[:last]])
+
+
+_PARTS: Final = ("Alphabetic", "Ideographic", "Phonetic")

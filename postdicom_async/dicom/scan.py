@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING, TypeAlias
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header, read_values
 from postdicom_async.dicom.tags import TAG
 from postdicom_async.dicom.text import decode_text
+from postdicom_async.markup import element, joined, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from pandas import DataFrame
+
     from postdicom_async.results import InstanceUids
+
+_SHOWN = 20
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
 
@@ -179,6 +184,32 @@ class Scan:
     def ok(self) -> bool:
         """True when nothing was unreadable; other files, directories and duplicates do not count against it."""
         return ScanStatus.UNREADABLE not in self.counts
+
+    def to_pandas(self) -> DataFrame:
+        """Return a data frame with a row for each instance (extra ``pandas``): patient data, and paths.
+
+        Columns are named and typed as those of search results (`Results.to_pandas`), and besides there are
+        ``TransferSyntaxUID``, ``size`` (``Int64``) and ``path`` (``string``). What is no date is empty.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        from postdicom_async.dicom.columns import frame_of_scan
+
+        return frame_of_scan(self)
+
+    def _repr_html_(self) -> str:
+        studies = self.studies
+        counts = [f"{len(self.patients):,} patients", f"{len(studies):,} studies", f"{len(self.instances):,} instances"]
+        skipped = [f"{number:,} {status.value}" for status, number in self.counts.items()]
+        rows = [
+            [one.study_instance_uid, ", ".join(one.modalities_in_study), f"{len(one.series):,}",
+             f"{len(one.instances):,}", f"{one.size:,}"]
+            for one in studies[:_SHOWN]
+        ]  # fmt: skip
+        headings = ["Study Instance UID", "modalities", "series", "instances", "bytes"]
+        words = f"Scan of {self.files:,} files: {', '.join([*counts, *skipped])}."
+        return joined(element("p", words), table(headings, rows, of=len(studies)))
 
 
 @dataclass(frozen=True, slots=True)

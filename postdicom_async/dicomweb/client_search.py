@@ -11,6 +11,7 @@ from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.dicomweb.retrieve import target_of
 from postdicom_async.dicomweb.search import SearchQuery, check_page, find, load_data_sets, to_dataset
+from postdicom_async.dicomweb.table import ResultTable
 from postdicom_async.errors import UsageError
 from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
@@ -131,6 +132,7 @@ class ClientSearch:
             watched_pages(operation, lambda at_most, warnings: find(self._session, search, at_most, warnings)),
             to_dataset,
             load_data_sets,
+            ResultTable(operation, key),
         )
 
     # --- metadata ------------------------------------------------------------------------------------------------
@@ -157,7 +159,9 @@ class ClientSearch:
             call = Call(operation, "GET", path, Repeat.READ, headers=ASKING_FOR_JSON, metadata=True)
             return JsonAnswer(self._session.one_call(), call, wanted=at_most, key=INSTANCE_UID).batches()
 
-        return Results(watched_pages(operation, pages), to_dataset, load_data_sets)
+        return Results(
+            watched_pages(operation, pages), to_dataset, load_data_sets, ResultTable(operation, INSTANCE_UID)
+        )
 
 
 def _given(**uids: str | None) -> dict[str, str]:

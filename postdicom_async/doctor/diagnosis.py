@@ -18,8 +18,10 @@ from postdicom_async.doctor.operations import OperationProbes
 from postdicom_async.doctor.probes import ArchiveProbes
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, PostdicomError
 from postdicom_async.face import cut_frames, public_face
+from postdicom_async.markup import element, joined, table
 from postdicom_async.postdicom.client import PostDicom
 from postdicom_async.vendor.wire import Wire
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
@@ -84,6 +86,14 @@ class Diagnosis:
             "findings": [asdict(finding) for finding in self.findings],
         }
 
+    def _repr_html_(self) -> str:
+        kind = "" if self.problem is None else f": {type(self.problem).__name__}"
+        verdict = "The archive can be used with these settings" if self.usable else f"The archive cannot be used{kind}"
+        rows = [[one.area, one.check, one.verdict, one.found, one.assumed] for one in self.findings]
+        about = ", ".join(f"{name} {value}" for name, value in self.about.items())
+        headings = ["area", "check", "verdict", "found", "assumed"]
+        return joined(element("p", f"{verdict}. {about}."), table(headings, rows, most=len(rows)))
+
 
 @public_face
 async def diagnose(archive: DicomWeb) -> Diagnosis:
@@ -99,7 +109,8 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
     probes = ArchiveProbes(examination).probes
     if wire is not None:
         probes += OperationProbes(examination, wire).probes
-    problem = await _try(probes, examination)
+    with watch_call("diagnose"):
+        problem = await _try(probes, examination)
     if problem is not None:
         cut_frames(problem)  # it is returned, not raised, so nothing else cuts them
     about = {

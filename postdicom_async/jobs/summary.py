@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from postdicom_async.frames import ColumnKind, ColumnValues, frame_of
 from postdicom_async.jobs.states import SETTLED, Reason, State
+from postdicom_async.markup import element, joined, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from pandas import DataFrame
+
+_SHOWN_NOTES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,33 @@ class Summary:
     def of(self, state: State) -> Count:
         """Return instances and bytes in a state."""
         return self.counts.get(state, Count())
+
+    def to_pandas(self) -> DataFrame:
+        """Return a data frame with a row for each state (extra ``pandas``): ``state``, ``instances``, ``bytes``.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        counts = self.counts.values()
+        return frame_of(
+            {
+                "state": ColumnValues(ColumnKind.TEXT, [state.name.lower() for state in self.counts]),
+                "instances": ColumnValues(ColumnKind.INTEGER, [count.instances for count in counts]),
+                "bytes": ColumnValues(ColumnKind.INTEGER, [count.bytes for count in counts]),
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        facts = self.facts
+        title = f"{facts.verb} {facts.job}: {facts.source} to {facts.target}, {facts.phase}, run {facts.run}"
+        rows = [
+            [name_of(state, facts.verb), f"{count.instances:,}", f"{count.bytes:,}"]
+            for state, count in self.counts.items()
+        ]
+        notes = [element("p", note) for note in (*contradictions(self), *self.notes)[:_SHOWN_NOTES]]
+        return joined(
+            element("p", f"{title}. {self.studies:,} studies."), table(["state", "instances", "bytes"], rows), *notes
+        )
 
 
 # --- sums ------------------------------------------------------------------------------------------------------------

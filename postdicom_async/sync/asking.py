@@ -60,11 +60,22 @@ class Asking:
             def opener(path: str) -> Opener:
                 return lambda: retrieval.open_path(path, ladder=ladder, operation=operation, headers=headers)
 
-            answers = [(opener(path), count) for count, path in requests(archive)]
+            wanted = requests(archive)
+            # The last of a known number is given when its answer has ended: whoever wants no more may drop the iterator
+            # then, and the connection is kept.
+            left = sum(count or 0 for count, _ in wanted) if all(count for count, _ in wanted) else -1
+            answers = [(opener(path), count) for count, path in wanted]
+            last = b""
             async with Parts(answers, operation=operation, max_parts=limits.parts) as parts:
                 async for part in parts:
                     data = await part.read(limits.in_memory_bytes)
-                    yield data, len(data)
+                    left -= 1
+                    if left == 0:
+                        last = data
+                    else:
+                        yield data, len(data)
+            if left == 0:
+                yield last, len(last)
 
         return stream_over(self._line(), items, convert)
 

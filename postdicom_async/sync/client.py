@@ -131,6 +131,8 @@ class DICOMwebClient(Searching, Retrieving, Changing):
         own = dict(headers_of(session) | dict(headers or {}))
         credentials = _credentials(auth, session, own)
         made = _settings(url, session, settings, own, proxies, timeout)
+        if not isinstance(dialect, Dialect | str):
+            raise UsageError("give a name or a Dialect", argument="dialect")
         plain = dialect if isinstance(dialect, Dialect) else DicomWeb(url, dialect=dialect).internals.dialect
         prefixes = {
             "qido": path_prefix(qido_url_prefix, "qido_url_prefix"),

@@ -49,3 +49,15 @@ def instrument(
 def uninstrument() -> None:
     """Trace and count no more. What is under way still ends its spans."""
     set_tracing(None)
+
+
+class Instrumentor:
+    """What ``opentelemetry-instrument`` finds by the entry point and calls, so that a program needs no line of code."""
+
+    def instrument(self, **_: object) -> None:
+        """Switch on."""
+        instrument()
+
+    def uninstrument(self, **_: object) -> None:
+        """Switch off."""
+        uninstrument()

@@ -96,7 +96,7 @@ class ClientCredentials(TokenIssuer):
         Raises:
             AuthenticationFailed: it gave none.
         """
-        settings = _for_tokens(self._settings or _verifying(road.settings))
+        settings = _for_tokens(self._settings or _elsewhere(road.settings))
         transport = None if road.transport is None else _Lent(road.transport)
         with translated(PostdicomError, _no_token):
             auth = None if self._in_body else _in_header(*self._client)
@@ -161,9 +161,12 @@ class _Lent(httpx.AsyncBaseTransport):
 # --- settings and arguments -------------------------------------------------------------------------------------------
 
 
-def _verifying(settings: Settings) -> Settings:
-    """Return an archive's settings for another server: that certificates of the archive do not count is no reason."""
-    return replace(settings, tls=replace(settings.tls, accept_any_certificate=False))
+def _elsewhere(settings: Settings) -> Settings:
+    """Return an archive's settings for another server.
+
+    Certificates count there even if the archive's do not, and the archive's headers, which may be secrets, stay away.
+    """
+    return replace(settings, headers={}, tls=replace(settings.tls, accept_any_certificate=False))
 
 
 def _for_tokens(settings: Settings) -> Settings:

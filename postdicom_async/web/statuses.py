@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from postdicom_async.errors import (
@@ -24,23 +25,25 @@ from postdicom_async.errors import (
     UsageError,
 )
 
-STATUSES: Mapping[type[PostdicomError], int] = {
-    UsageError: 422,
-    NotFound: 404,
-    RateLimited: 503,
-    OutcomeUnknown: 504,  # it may have been done: the client must check before it asks again
-    ConnectionFailed: 502,
-    AuthenticationFailed: 502,  # the backend's own account; 401 where each user has credentials of their own
-    ServerError: 502,
-    ProtocolError: 502,
-    TransferError: 502,
-    LocalFileError: 500,
-    LedgerLocked: 409,
-    LedgerUnusable: 500,
-    LimitReached: 409,
-    JobStopped: 409,
-    PostdicomError: 502,
-}
+STATUSES: Mapping[type[PostdicomError], int] = MappingProxyType(
+    {
+        UsageError: 422,
+        NotFound: 404,
+        RateLimited: 503,
+        OutcomeUnknown: 504,  # it may have been done: the client must check before it asks again
+        ConnectionFailed: 502,
+        AuthenticationFailed: 502,  # the backend's own account; 401 where each user has credentials of their own
+        ServerError: 502,
+        ProtocolError: 502,
+        TransferError: 502,
+        LocalFileError: 500,
+        LedgerLocked: 409,
+        LedgerUnusable: 500,
+        LimitReached: 409,
+        JobStopped: 409,
+        PostdicomError: 502,
+    }
+)
 """The status of each error; an error that is not listed has that of its nearest base."""
 
 _NOTHING: Mapping[type[PostdicomError], int] = {}

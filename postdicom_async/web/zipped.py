@@ -3,7 +3,7 @@
 Instances are written as they are (images are packed already), their lengths and checksums behind them, in the form
 that has no limit at 4 GiB. The package zipstream-ng writes the records. It asks for data, and data here is awaited:
 so it is given one piece at a time, and asked for what it makes of it. Held are a piece or two, up to 1 MiB of the
-instance whose UIDs are being looked for, and some 600 bytes for each instance, for the list at the archive's end.
+instance that is being named, and some 600 bytes for each instance, for the list at the archive's end.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterat
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header
-from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header, read_values
+from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, naming_of
 from postdicom_async.errors import NotFound, UsageError
 from postdicom_async.face import public_face
 
@@ -68,8 +68,8 @@ def as_zip(
     Args:
         parts: what `DicomWeb.iter_study`, `DicomWeb.iter_series` and `DicomWeb.iter_instance` give.
         layout: the name of each instance in the archive: a template or a function, as for a download. The default has
-            UIDs alone. A part without readable UIDs is ``unnamed/000001.dcm``; of two with one name the second gets
-            ``-2``.
+            UIDs alone; with ``{PatientID}`` and the like patient data are in the names. A part without readable UIDs is
+            ``unnamed/000001.dcm``; of two with one name the second gets ``-2``.
 
     Yields:
         Pieces of 64 KiB or more. It ends normally only when everything has arrived whole.
@@ -118,9 +118,9 @@ async def _records(
         async for part in parts:
             pieces = aiter(part)
             async with _closed(pieces):
-                beginning, found = await _beginning(pieces)
+                beginning, name = await _beginning(pieces, names)
                 handed = _Handed()
-                archive.add(handed, names.of(found))
+                archive.add(handed, name)
                 records = archive.file()
                 yield next(records)
                 for piece in beginning:
@@ -146,18 +146,16 @@ async def _closed(iterable: object) -> AsyncIterator[None]:
             await iterable.aclose()
 
 
-async def _beginning(pieces: AsyncIterator[bytes]) -> tuple[list[bytes], InstanceHeader | HeaderGap]:
-    """Return as many pieces as it takes to tell which instance this is, and what they tell."""
+async def _beginning(pieces: AsyncIterator[bytes], names: _Names) -> tuple[list[bytes], str]:
+    """Return as many pieces as it takes to name the instance, and its name."""
     read: list[bytes] = []
-    found: InstanceHeader | HeaderGap = HeaderGap.INCOMPLETE
     start = b""
     async for piece in pieces:
         read.append(piece)
         start += piece
-        found = read_header(start, complete=False)
-        if found is not HeaderGap.INCOMPLETE:
-            return read, found
-    return read, read_header(start, complete=True)
+        if (name := names.of(start, complete=False)) is not None:
+            return read, name
+    return read, names.of(start, complete=True) or ""
 
 
 class _Handed:
@@ -190,18 +188,24 @@ class _Names:
     """Names in an archive: by the layout, and each only once, in the eyes of a system that ignores case."""
 
     def __init__(self, layout: Layout) -> None:
-        self._name = relative_names(layout)
+        self._naming = naming_of(layout)
         self._given: set[str] = set()
         self._unnamed = 0
 
-    def of(self, found: InstanceHeader | HeaderGap) -> str:
-        """Return the name of the next instance."""
-        if isinstance(found, InstanceHeader):
-            name = "/".join(self._name(found.uids))
-        else:
+    def of(self, start: bytes, *, complete: bool) -> str | None:
+        """Return the name of the next instance by its first bytes; None if it takes more of them."""
+        complete = complete or len(start) >= HEADER_LIMIT
+        found = read_header(start, complete=complete)
+        if found is HeaderGap.INCOMPLETE:
+            return None
+        if not isinstance(found, InstanceHeader):
             self._unnamed += 1
-            name = f"unnamed/{self._unnamed:06}.dcm"
-        return self._once(name)
+            return self._once(f"unnamed/{self._unnamed:06}.dcm")
+        wanted = self._naming.wanted
+        values, may_be_more = read_values(start, wanted) if wanted else ({}, False)
+        if may_be_more and not complete:
+            return None
+        return self._once("/".join(self._naming.name(found.uids, values)))
 
     def _once(self, name: str) -> str:
         wanted, number = name, 1

@@ -153,6 +153,16 @@ async def test_a_bug_is_one_line_without_its_text(cli: Cli) -> None:
     assert "DOE" not in ran.error_line
 
 
+async def test_debug_logs_each_request(cli_with_archive: Cli) -> None:
+    cli = cli_with_archive
+    ran = await cli.here("search", "studies", "-f", "PatientName=Nobody*", "--debug")
+    assert ran.code == 0
+    (line,) = [line for line in ran.err.splitlines() if "search for studies" in line]
+    assert " DEBUG postdicom_async.http search for studies: 200, attempt 1, " in line
+    assert "Nobody" not in ran.err
+    assert "DEBUG" not in (await cli.here("search", "studies")).err
+
+
 async def test_debug_shows_where_a_bug_is(cli: Cli) -> None:
     process = await cli.start("search", "studies", "--debug", code=BUG)
     _, err = await process.communicate()

@@ -19,7 +19,7 @@ from postdicom_async.emulator import EmbeddedArchive
 from tests.docs.pages import PROJECT, Block, blocks_of
 from tests.support.dicom_files import small_dicom, study_files, uid
 
-UNTYPED = ("azure", "botocore", "dicomweb_client", "google", "nbformat", "pandas", "requests", "wsidicom")
+UNTYPED = ("app", "azure", "botocore", "dicomweb_client", "google", "nbformat", "pandas", "requests", "wsidicom")
 
 # What a snippet may take for granted: what the text around it speaks of, or another snippet has imported.
 GIVEN = {

@@ -371,7 +371,13 @@ async def test_settings_that_are_for_the_archive_alone(connect: Connect) -> None
         counted += 1
 
     endpoint.script = [Reply(503)]
-    using = replace(FAST, before_request=before, on_event=told.append, chunked_upload=True)
+    using = replace(
+        FAST,
+        before_request=before,
+        on_event=told.append,
+        chunked_upload=True,
+        headers={"X-Api-Key": "cnry-key-of-the-archive"},
+    )
     async with (
         FaultyServer(endpoint) as tokens,
         FaultyServer(endpoint.guard(lambda _: EMPTY)) as server,
@@ -382,6 +388,8 @@ async def test_settings_that_are_for_the_archive_alone(connect: Connect) -> None
     assert [one.operation for one in told if isinstance(one, AttemptFailed)] == ["search for studies"]
     assert {one.operation for one in told if isinstance(one, RequestEnded)} == {"search for studies"}
     assert tokens.requests[0].framing == "content-length"
+    assert {request.header("x-api-key") for request in server.requests} == {"cnry-key-of-the-archive"}
+    assert {request.header("x-api-key") for request in tokens.requests} == {""}
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------

@@ -48,8 +48,9 @@ class CanaryWatch:
 
     def __init__(self, canaries: Mapping[str, str] = CANARIES) -> None:
         self._patterns = {name: sorted(_spellings(value)) for name, value in canaries.items()}
-        pair = f"{canaries.get('username', '')}:{canaries.get('password', '')}"
-        self._patterns["basic credentials"] = [base64.b64encode(pair.encode()).decode().rstrip("=").lower()]
+        if "username" in canaries:
+            pair = f"{canaries['username']}:{canaries.get('password', '')}"
+            self._patterns["basic credentials"] = [base64.b64encode(pair.encode()).decode().rstrip("=").lower()]
         self._texts: list[tuple[str, str]] = []
 
     def feed(self, thing: object, label: str = "") -> None:

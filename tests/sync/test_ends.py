@@ -50,6 +50,12 @@ def silence(server: RawServer, connection: socket.socket) -> None:
     server.until_left(connection)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_before() -> None:
+    gc.collect()  # what other tests left in an exception's frames
+    assert soon(lambda: not own_threads()), "a test before this one left a client open"
+
+
 # --- in this process --------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +205,7 @@ auth = ("demo", "demo")
 
 
 def run(script: str, url: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", PRELUDE + script, url]
+    command = [sys.executable, "-X", "faulthandler", "-W", "error", "-c", PRELUDE + script, url]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -50,7 +50,19 @@ JOB_ROOMS = {
 }
 TOP = {
     f"{PACKAGE}.{name}"
-    for name in ("bodies", "errors", "events", "face", "lazy", "markup", "paging", "results", "settings", "watching")
+    for name in (
+        "bodies",
+        "errors",
+        "events",
+        "face",
+        "frames",
+        "lazy",
+        "markup",
+        "paging",
+        "results",
+        "settings",
+        "watching",
+    )
 }
 FACE = f"{PACKAGE}.face"  # touches nothing, but awaits what it wraps
 
@@ -60,6 +72,7 @@ PURE = {
     for name in (
         "errors",
         "events",
+        "frames",
         "results",
         "settings",
         "bodies",
@@ -81,6 +94,7 @@ PURE = {
         "dicom.anonymize.plan",
         "dicom.anonymize.rules",
         "dicom.anonymize.values",
+        "dicom.columns",
         "dicom.data_sets",
         "dicom.deflated",
         "dicom.digest",

@@ -104,6 +104,18 @@ async def test_names_are_given_once() -> None:
     assert list(folder) == ["v1.0/image", "v1.0/image-2"]
 
 
+@pytest.mark.parametrize("piece", [1, 300, 1 << 16])
+async def test_names_of_patients_only_when_asked_for_and_safe(piece: int) -> None:
+    named = small_dicom(uid(4), uid(4, 1), uid(4, 1, 1), patient_name="Lucía^Dot", patient_id="../../4711:A")
+    layout = "{PatientName}/{Modality}/{SeriesNumber}/{InstanceNumber}-{instance}.dcm"
+    (name,) = contents(await read(as_zip(Parts([named], piece), layout=layout)))
+    assert name == f"Lucía^Dot/CT/1/1-{uid(4, 1, 1)}.dcm"
+    (name,) = contents(await read(as_zip(Parts([named], piece), layout="{PatientID}/{instance}.dcm")))
+    assert name == f"_.._4711_A/{uid(4, 1, 1)}.dcm"
+    (name,) = contents(await read(as_zip(Parts([named], piece))))
+    assert name == f"{uid(4)}/{uid(4, 1)}/{uid(4, 1, 1)}.dcm"
+
+
 async def test_what_has_no_uids_is_in_it_too() -> None:
     found = contents(await read(as_zip(Parts([b"no DICOM", b"", ONE]))))
     assert found == {"unnamed/000001.dcm": b"no DICOM", "unnamed/000002.dcm": b"", NAME: ONE}
