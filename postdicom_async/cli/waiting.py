@@ -58,7 +58,7 @@ class WaitOptions:
     ] = 300.0
     every: Annotated[float, typer.Option("--every", min=0.05, metavar="SECONDS", help="How often it asks.")] = 5.0
 
-    def expectation(self) -> Shown | Listed:
+    def expectation(self) -> StudiesShown | UploadedShown:
         """Return what must be seen.
 
         Raises:
@@ -68,7 +68,7 @@ class WaitOptions:
         if self.uploaded is not None:
             if self.study or self.accession or filters or self.studies or self.instances:
                 raise UsageError("--uploaded: it says all that is waited for; leave the other conditions out")
-            return Listed(_stored_in(self.uploaded))
+            return UploadedShown(_stored_in(self.uploaded))
         if not (self.study or self.accession or filters):
             raise UsageError("give --study, --accession, --filter or --uploaded")
         if self.study and self.studies:
@@ -81,7 +81,7 @@ class WaitOptions:
             wanted["StudyInstanceUID"] = uids
         if self.accession:
             wanted["AccessionNumber"] = self.accession
-        return Shown(wanted, len(uids) or self.studies or 1, self.instances)
+        return StudiesShown(wanted, len(uids) or self.studies or 1, self.instances)
 
 
 def wait(options: WaitOptions, connection: ConnectionOptions, common: Common, as_json: AsJson = False) -> int:
@@ -105,7 +105,9 @@ def wait(options: WaitOptions, connection: ConnectionOptions, common: Common, as
     return Exit.OK
 
 
-async def _poll(archive: DicomWeb, expected: Shown | Listed, options: WaitOptions, *, quiet: bool) -> bool:
+async def _poll(
+    archive: DicomWeb, expected: StudiesShown | UploadedShown, options: WaitOptions, *, quiet: bool
+) -> bool:
     """Ask until all is there or the time is over; return whether it is there."""
     end, told = time.monotonic() + options.seconds, ""
     async with archive:
@@ -133,7 +135,7 @@ def _note_once(told: str, text: str, *, quiet: bool) -> str:
 
 
 @dataclass
-class Shown:
+class StudiesShown:
     """Studies that a search is to find, with at least so many instances.
 
     Attributes:
@@ -175,7 +177,7 @@ async def _number_in(archive: DicomWeb, study: str) -> int:
 
 
 @dataclass
-class Listed:
+class UploadedShown:
     """Instances, by their studies, that are to be listed; what was seen is taken out."""
 
     missing: dict[str, set[str]]

@@ -60,7 +60,7 @@ async def test_of_an_archive(cli_with_archive: Cli, embedded_archive: Any, folde
         "get-tags", "--study", uid(1), "--series", uid(1, 1), "--instance", uid(1, 1, 2), "-t", "InstanceNumber",
         "--output", "csv",
     )  # fmt: skip
-    assert one.out == f"SOPInstanceUID,InstanceNumber\n{uid(1, 1, 2)},2\n"
+    assert one.out == f"SOPInstanceUID,InstanceNumber\r\n{uid(1, 1, 2)},2\r\n"
     gone = await cli.here("get-tags", "--study", uid(2), "-t", "InstanceNumber")
     assert (gone.code, gone.out) == (3, "")
 
