@@ -20,7 +20,7 @@ def attributes_of(kind: type[Any]) -> dict[str, str]:
     return {name: " ".join(said.split()) for name, said in _ENTRY.findall(text)}
 
 
-def class_body(kind: type[Any]) -> list[ast.stmt]:
+def _class_body(kind: type[Any]) -> list[ast.stmt]:
     """Return the statements of a class as its source has them."""
     (tree,) = ast.parse(inspect.getsource(kind)).body
     return tree.body if isinstance(tree, ast.ClassDef) else []
@@ -32,7 +32,7 @@ def defaults_of(kind: type[Any]) -> dict[str, str]:
     A field without one must be given.
     """
     found = {}
-    for one in class_body(kind):
+    for one in _class_body(kind):
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
             found[one.target.id] = _default(one.value)
     return found
