@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from from_docstrings import stacked
 from rich.text import Text
 
 import postdicom_async
@@ -229,7 +230,7 @@ def overview() -> str:
     rows = ["| command | what it does |", "|---|---|"]
     for words, command in all_commands().items():
         rows.append(f"| [`postdicom {' '.join(words)}`](#{anchor(words)}) | {prose(title(command))} |")
-    return "\n".join(rows)
+    return stacked(rows)
 
 
 # --- exit codes and variables -----------------------------------------------------------------------------------------
@@ -238,8 +239,7 @@ def overview() -> str:
 def exit_codes() -> str:
     """Return the table of exit codes."""
     rows = ["| code | name | meaning |", "|--:|---|---|"]
-    rows += [f"| {code} | `{code.name}` | {prose(MEANINGS[code])} |" for code in Exit]
-    return "\n".join(rows)
+    return "\n".join([*rows, *(f"| {code} | `{code.name}` | {prose(MEANINGS[code])} |" for code in Exit)])
 
 
 def named_in_source() -> set[str]:
@@ -261,7 +261,8 @@ def environment() -> str:
     for words in all_commands():
         for one in options_of(words):
             options.setdefault(one.envvar or "", set()).add(f"`{_long(one)}`")
-    rows = ["| variable | option | holds |", "|---|---|---|"]
+    rows = ["| variable | holds |", "|---|---|"]
     for name, text in texts.items():
-        rows.append(f"| `{name}` | {', '.join(sorted(options.get(name, ())))} | {prose(text)} |")
-    return "\n".join(rows)
+        given = f"The option {', '.join(sorted(options[name]))}." if name in options else prose(text)
+        rows.append(f"| `{name}` | {given} |")
+    return stacked(rows)

@@ -57,6 +57,11 @@ def _markdown(text: str) -> str:
     return "".join(part if at % 2 else re.sub(r"([*_<>|])", r"\\\1", part) for at, part in enumerate(parts))
 
 
+def stacked(rows: list[str]) -> str:
+    """Return the rows of a table whose cells stand below each other on a narrow screen."""
+    return "\n".join(["::::{container} stacked", *rows, "::::"])
+
+
 def fields_of(name: str) -> str:
     """Return the table of a dataclass's fields; ``name`` is public, or the full name of its module and itself.
 
@@ -71,8 +76,11 @@ def fields_of(name: str) -> str:
     rows = ["| field | default | |", "|---|---|---|"]
     for field, default in defaults.items():
         shown = f"`{default}`" if default else ""
-        rows.append(f"| `{field}` | {shown} | {_markdown(texts.get(field, ''))} |")
-    return "\n".join(rows)
+        text = _markdown(texts.get(field, ""))
+        if not text and default.endswith("()"):  # a class of its own, with a section of its own
+            text = f"See [{default[:-2]}](#{default[:-2].lower()})."
+        rows.append(f"| `{field}` | {shown} | {text[:1].upper()}{text[1:]} |")
+    return stacked(rows)
 
 
 def settings() -> str:

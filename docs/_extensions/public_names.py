@@ -29,7 +29,14 @@ ROOT = Path(postdicom_async.__file__).parent
 LOG = logging.getLogger(__name__)
 
 PAGES: dict[str, tuple[str, ...]] = {
-    "clients": ("dicomweb.client", "postdicom.client", "cloud.client", "dicomweb.retrieve", "dicomweb.filters", "dicom.layout"),
+    "clients": (
+        "dicomweb.client",
+        "postdicom.client",
+        "cloud.client",
+        "dicomweb.retrieve",
+        "dicomweb.filters",
+        "dicom.layout",
+    ),
     "results": ("results", "paging", "transfer.outcomes"),
     "settings": ("settings", "dicomweb.dialects", "vendor.wire"),
     "errors": ("errors",),
