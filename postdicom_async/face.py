@@ -31,9 +31,9 @@ _PACKAGE = __name__.partition(".")[0]
 _LIBRARIES = sys.stdlib_module_names | {
     "aiofiles", "aiohappyeyeballs", "aiohttp", "aiohttp_socks", "aiosignal", "anonymizer", "anyio", "azure", "botocore",
     "certifi", "dicomanonymizer", "google", "h11", "h2", "httpcore", "httpx", "idna", "keyring", "multidict",
-    "multipart", "numpy", "PIL", "platformdirs", "pydicom", "python_socks", "requests", "rich", "sniffio", "socksio",
-    "starlette", "typer", "typing_extensions", "tzdata", "urllib3", "uvicorn", "uvloop", "websockets", "yarl",
-    "zipstream",
+    "multipart", "numpy", "opentelemetry", "PIL", "platformdirs", "pydicom", "python_socks", "requests", "rich",
+    "sniffio", "socksio", "starlette", "typer", "typing_extensions", "tzdata", "urllib3", "uvicorn", "uvloop",
+    "websockets", "yarl", "zipstream",
 }  # fmt: skip
 """The libraries this package calls. Their frames count as the caller's if the caller's own code called them."""
 

@@ -215,10 +215,11 @@ class CallWatch:
     Not around a ``yield``: a generator may be left in another task, see `watched_pages`.
     """
 
-    __slots__ = ("_active", "_span")
+    __slots__ = ("_active", "_failed", "_span")
 
     def __init__(self, span: TracedCall | None = None) -> None:
         self._span = span
+        self._failed: BaseException | None = None
         self._active: AbstractContextManager[object] = _NOTHING
 
     def active(self) -> AbstractContextManager[object]:
@@ -234,6 +235,11 @@ class CallWatch:
         """Add the number of instances by status."""
         if self._span is not None:
             self._span.note({f"instances.{str(status).replace(' ', '_')}": count for status, count in counts.items()})
+
+    def failed(self, error: BaseException | None) -> None:
+        """Note an error that it returns instead of raising it."""
+        if self._span is not None:
+            self._failed = error
 
     def ended(self, error: BaseException | None) -> None:
         """End it, if it was not entered."""
@@ -251,7 +257,8 @@ class CallWatch:
     ) -> None:
         if self._span is not None:
             self._active.__exit__(None, None, None)
-            self._span.end(error)
+            self._span.end(error or self._failed)
+            self._failed = None
 
 
 _NO_CALL = CallWatch()

@@ -19,7 +19,7 @@ from postdicom_async.http.endpoint import origin_of
 from postdicom_async.settings import Settings
 from postdicom_async.transfer.outcomes import Gathered, Outcomes, gathered_into, watched
 from postdicom_async.vendor.answers import Account
-from postdicom_async.vendor.sharing import SharedUpload, Sharing, shared
+from postdicom_async.vendor.sharing import TITLE, SharedUpload, Sharing, shared
 from postdicom_async.vendor.wire import CloudWire
 from postdicom_async.watching import watch_call
 
@@ -326,8 +326,9 @@ class CloudApi:
         upload = {name: value for name, value in locals().items() if name in _OF_UPLOAD}
         sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)
         sharing.require_usable(self._caller)
-        done = await self.upload(**upload)
-        return await shared(sharing, done, self, of_order={"institution_uuid": institution_uuid})
+        with watch_call(TITLE):
+            done = await self.upload(**upload)
+            return await shared(sharing, done, self, of_order={"institution_uuid": institution_uuid})
 
     @property
     def _caller(self) -> CloudCaller:

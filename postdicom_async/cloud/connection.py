@@ -53,7 +53,7 @@ from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.repeat import Policy, RetryBudget, repeat
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.vendor.answers import Account
-from postdicom_async.watching import CLOUD_LOG
+from postdicom_async.watching import CLOUD_LOG, watch_call
 
 if TYPE_CHECKING:
     import httpx
@@ -177,6 +177,12 @@ class Connection:
 
     async def _reopen(self) -> FrameSocket | Problem | PostdicomError:
         """Return a new main socket, or why there is none: an exception would be the same object for all who wait."""
+        with watch_call("open a session") as call:
+            found = await self._reopened()
+            call.failed(found if isinstance(found, PostdicomError) else getattr(found, "error", None))
+            return found
+
+    async def _reopened(self) -> FrameSocket | Problem | PostdicomError:
         try:
             socket = await self._revived()
             if socket is None:

@@ -21,6 +21,7 @@ from postdicom_async.face import cut_frames, public_face
 from postdicom_async.markup import element, joined, table
 from postdicom_async.postdicom.client import PostDicom
 from postdicom_async.vendor.wire import Wire
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
@@ -108,7 +109,8 @@ async def diagnose(archive: DicomWeb) -> Diagnosis:
     probes = ArchiveProbes(examination).probes
     if wire is not None:
         probes += OperationProbes(examination, wire).probes
-    problem = await _try(probes, examination)
+    with watch_call("diagnose"):
+        problem = await _try(probes, examination)
     if problem is not None:
         cut_frames(problem)  # it is returned, not raised, so nothing else cuts them
     about = {

@@ -12,8 +12,9 @@ from postdicom_async.postdicom.caller import Caller
 from postdicom_async.postdicom.facades import Folders, Orders, Shares
 from postdicom_async.postdicom.study_orders import StudiesNoted, orders_of_studies
 from postdicom_async.settings import Settings
-from postdicom_async.vendor.sharing import SharedUpload, Sharing, shared
+from postdicom_async.vendor.sharing import TITLE, SharedUpload, Sharing, shared
 from postdicom_async.vendor.wire import Wire
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from datetime import date
@@ -131,6 +132,7 @@ class PostDicom(DicomWeb):
         sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)
         sharing.require_usable(Caller(self._session, self._wire))
         noted = StudiesNoted(progress)
-        done = await self.upload(**{**upload, "progress": noted})
-        find_orders = partial(orders_of_studies, self, noted.studies, patience=patience)
-        return await shared(sharing, done, self, orders=find_orders)
+        with watch_call(TITLE):
+            done = await self.upload(**{**upload, "progress": noted})
+            find_orders = partial(orders_of_studies, self, noted.studies, patience=patience)
+            return await shared(sharing, done, self, orders=find_orders)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 EMPTY = json_reply([])
 SECRET = "cnry-Client/s3cret+77:%"
 
