@@ -14,6 +14,7 @@ from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
 from postdicom_async.vendor.answers import Content, Institution, User, VendorAnswer, list_in
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
+from postdicom_async.vendor.table import AnswerTable
 from postdicom_async.vendor.values import Values, is_uuid
 from postdicom_async.watching import watch_call, watched_pages
 
@@ -66,7 +67,7 @@ class CloudCaller(VendorCaller[CloudOperation]):
     def search(
         self,
         name: str,
-        kind: Callable[[dict[str, Any]], _Answer],
+        kind: type[_Answer],
         key: str,
         given: Mapping[str, object],
         *,
@@ -85,7 +86,8 @@ class CloudCaller(VendorCaller[CloudOperation]):
             seen: set[str] = set()
             yield [item for item in _objects(operation, found, path) if is_new(item, key, seen)]
 
-        return Results(watched_pages(operation.title, pages), lambda item, _warnings: kind(item))
+        table = AnswerTable(operation.title, kind)
+        return Results(watched_pages(operation.title, pages), lambda item, _warnings: kind(item), tabular=table)
 
     async def listed(self, name: str, kind: Callable[[dict[str, Any]], _Answer]) -> list[_Answer]:
         """Return every object of a list that takes no arguments."""

@@ -10,7 +10,6 @@ converted at once: so what cannot be read is told with the result, and never lat
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Iterator, MutableMapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -22,6 +21,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
 from postdicom_async.dicom.json_reading import DicomJson, is_small, person_name, values_of
+from postdicom_async.dicom.silence import in_silence
 from postdicom_async.errors import ProtocolError
 
 _Tell: TypeAlias = Callable[[str], None]
@@ -81,8 +81,7 @@ def _add(dataset: Dataset, elements: HeldElements, item: DicomJson, problem: _Te
     rest = elements.take(item, depth=1)
     if not rest:
         return
-    with warnings.catch_warnings(), config.disable_value_validation():
-        warnings.simplefilter("ignore")
+    with in_silence(), config.disable_value_validation():
         for name, element in rest.items():
             _add_one(dataset, name, _converted(name, element), problem)
 

@@ -18,6 +18,7 @@ from postdicom_async.paging import Results
 from postdicom_async.postdicom.operations import OPERATIONS, HeaderOperation, encode, split
 from postdicom_async.vendor.answers import Content, VendorAnswer, is_web_page, list_in, parse, refusal_in, view
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
+from postdicom_async.vendor.table import AnswerTable
 from postdicom_async.vendor.values import Values
 from postdicom_async.watching import watch_call, watched_pages
 
@@ -42,9 +43,7 @@ class Caller(VendorCaller[HeaderOperation]):
         self._session = session
         self._wire = wire
 
-    def search(
-        self, name: str, kind: Callable[[dict[str, Any]], _Answer], key: str, given: Mapping[str, object]
-    ) -> Results[_Answer]:
+    def search(self, name: str, kind: type[_Answer], key: str, given: Mapping[str, object]) -> Results[_Answer]:
         """Return the objects a search finds, each once, identified by the field ``key``.
 
         Arguments are checked at once; requests are made as the results are read, several when a list is too long for
@@ -64,7 +63,8 @@ class Caller(VendorCaller[HeaderOperation]):
                     )
                 yield [item for item in found if is_new(item, key, seen)]
 
-        return Results(watched_pages(operation.title, pages), lambda item, _warnings: kind(item))
+        table = AnswerTable(operation.title, kind)
+        return Results(watched_pages(operation.title, pages), lambda item, _warnings: kind(item), tabular=table)
 
     async def read_in_parts(
         self, name: str, kind: Callable[..., _Answer], given: Mapping[str, object]

@@ -19,8 +19,10 @@ from postdicom_async import (
     DicomWeb,
     DownloadReport,
     Finding,
+    Folder,
     InstanceUids,
     Outcome,
+    PatientOrder,
     Results,
     Scan,
     ScannedPatient,
@@ -36,6 +38,7 @@ from postdicom_async.frames import ColumnKind, ColumnValues, FrameInParts, frame
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count, JobFacts, Summary
 from postdicom_async.markup import table
+from postdicom_async.vendor.table import AnswerTable
 from tests.support.dicom_files import small_dicom, uid
 
 HOSTILE = "<script>alert(1)</script>&\"'\x1b\u202e"
@@ -291,6 +294,37 @@ async def test_results_without_columns() -> None:
         await results.to_pandas()
     assert len(await results.all()) == 1
     assert page(results) == "<p>Results. 1 read so far.</p>"
+
+
+ORDER_UUID, FOLDER_UUID = (f"{digit * 8}-1111-2222-3333-444444444444" for digit in "ab")
+
+
+async def test_orders_and_folders() -> None:
+    found = {
+        "PatientOrderUuid": ORDER_UUID,
+        "PatientName": f"{CANARY}^J",
+        "Modality": "CT",
+        "InstitutionUuid": f"{CANARY} {HOSTILE}",
+    }
+    orders = AnswerTable("search for orders", PatientOrder)
+    frame = await orders.frame(items(found, found), None, [])
+    assert frame["patient_name"].tolist() == [f"{CANARY}^J"] * 2
+    assert set(frame.dtypes.astype(str)) == {"string"}
+    assert frame.dtypes.equals((await orders.frame(items(), None, [])).dtypes)
+    assert orders.cells(found) == [ORDER_UUID, ""]
+    assert orders.cells({}) == ["", ""]
+    folders = AnswerTable("search for folders", Folder)
+    chosen = await folders.frame(
+        items({"FolderUuid": FOLDER_UUID, "OrderCount": 3}), ["folder_uuid", "order_count"], []
+    )
+    assert chosen.dtypes.astype(str).to_dict() == {"folder_uuid": "string", "order_count": "Int64"}
+    with pytest.raises(UsageError, match="columns: 1 of the columns are none; there are folder_uuid"):
+        await folders.frame(items(), ["folder_uuid", "orders"], [])
+
+
+async def items(*found: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    for one in found:
+        yield one
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------

@@ -288,7 +288,14 @@ def test_deep_nesting_is_told_and_harmless() -> None:
 
 def test_problems_do_not_repeat_values(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        _, problems = read({"00180050": {"vr": "DS", "Value": ["QUILLFEATHER"]}, "QUILLFEATHER^J": {"vr": "PN"}})
+        _, problems = read(
+            {
+                "00180050": {"vr": "DS", "Value": ["QUILLFEATHER"]},
+                "QUILLFEATHER^J": {"vr": "PN"},
+                "00280009": {"vr": "AT", "Value": ["QUILLFEATHER"]},
+                "00081199": {"vr": "SQ", "Value": [{"00280009": {"vr": "AT", "Value": ["QUILLFEATHER"]}}]},
+            }
+        )
     assert len(problems) == 2
     assert "QUILLFEATHER^J" not in " ".join(problems)
     assert "QUILLFEATHER" not in caplog.text
