@@ -13,6 +13,7 @@ from benchmarks.sections.moving import (
     run_orthanc_upload,
     run_plain,
     run_single,
+    run_synchronous,
     run_tls,
     run_upload,
 )
@@ -45,6 +46,7 @@ SECTIONS: dict[str, Section] = {
     ),
     "upload": Section("Upload in batches", run_upload),
     "single": Section("Upload, one instance a request (PostDICOM's dialect)", run_single),
+    "synchronous": Section("The synchronous client in a program written for dicomweb-client", run_synchronous),
     "orthanc-download": Section("Download from Orthanc", run_orthanc_download),
     "orthanc-upload": Section("Upload into Orthanc", run_orthanc_upload),
     "memory": Section("Memory", run_memory),

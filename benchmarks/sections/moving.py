@@ -21,7 +21,7 @@ from benchmarks.servers import (
     static_server,
     static_server_name,
 )
-from benchmarks.sides import CURL, FLOOR, OURS, OURS_NO_FSYNC, PEER, REQUESTS
+from benchmarks.sides import CURL, FLOOR, OURS, OURS_NO_FSYNC, PEER, REQUESTS, SYNC, SYNC_WHOLE
 from benchmarks.verify import WrongBytes
 from postdicom_async import Limits
 
@@ -130,6 +130,25 @@ def run_single(bench: Bench, sizes: Sizes) -> None:
 def _single(name: str, url: str, written: Written) -> Case:
     case = upload("single", name, url, written, (OURS, REQUESTS))
     return replace(case, task=replace(case.task, user=USER, password=PASSWORD, dialect="postdicom"))
+
+
+# --- without asyncio --------------------------------------------------------------------------------------------------
+
+
+def run_synchronous(bench: Bench, sizes: Sizes) -> None:
+    """Run one program, written for dicomweb-client, with either client."""
+    section, sides = "synchronous", (SYNC, SYNC_WHOLE, PEER)
+    bench.note(
+        section, f"down from {static_server_name()}, each instance saved as a file; up into a sink, eight threads"
+    )
+    for name, study in (("many", Study(101, sizes.many)), ("tiny", Study(103, sizes.tiny, side=TINY))):
+        written = write_study(bench.root, study)
+        with static_server(bench.root) as url:
+            bench.run(download(section, f"synchronous-{name}", url, study, sides, f"{size_of(study)}, down"))
+        with sink(study.pixels) as url:
+            case = upload(section, f"synchronous-{name}-up", url, written, sides)
+            bench.run(replace(case, title=f"{case.title}, up"))
+        _remove([written])
 
 
 # --- Orthanc ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ PEER = "dicomweb-client"
 CURL = "curl"
 FLOOR = "raw socket"
 REQUESTS = "requests, six threads"
+SYNC = "postdicom_async.sync"
+SYNC_WHOLE = "postdicom_async.sync, in one call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ _SIDES = {
     CURL: _Side("curl"),
     FLOOR: _Side("raw"),
     REQUESTS: _Side("threads", ("requests",)),
+    SYNC: _Side("synchronous"),
+    SYNC_WHOLE: _Side("synchronous", changes={"each": True}),
 }
 
 

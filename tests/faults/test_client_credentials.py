@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 EMPTY = json_reply([])
 SECRET = "cnry-Client/s3cret+77:%"
 
@@ -97,7 +99,7 @@ async def test_fifty_requests_make_one_token_request(connect: Connect) -> None:
 
 
 async def test_a_token_is_replaced_early_while_requests_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of the test's: nobody waits for the new token but the one who asks, and no request is refused."""
+    """On a clock of the test's: nobody waits for the new token, and no request is refused."""
     now = 1000.0
     monkeypatch.setattr(credentials, "monotonic", lambda: now)
     endpoint, gate = TokenEndpoint(lifetime=300), asyncio.Event()
@@ -123,15 +125,22 @@ async def test_a_token_is_replaced_early_while_requests_go_on(monkeypatch: pytes
             assert len(endpoint.asked) == 1
             now += 2
             gate.clear()
-            asking = asyncio.create_task(search(archive))
-            while len(server.requests) < 3:  # until the one that asks is under way, one of these asks instead
-                await search(archive) if auth.keeper()._lock.statistics().locked else await asyncio.sleep(0)
-            assert server.requests[2].header("authorization") == "Bearer cnry-token-1"
+            for _ in range(3):
+                await search(archive)
+            assert endpoint.issued == 1
             gate.set()
-            await asking
-    assert [one.header("authorization") for one in server.requests][3:] == ["Bearer cnry-token-2"]
-    assert endpoint.issued == 2
+            await another_token(auth, "cnry-token-1")
+            await search(archive)
+    seen = [one.header("authorization") for one in server.requests]
+    assert seen == ["Bearer cnry-token-1"] * 5 + ["Bearer cnry-token-2"]
+    assert (endpoint.issued, len(tokens.requests)) == (2, 2)
     assert [one for one in told if isinstance(one, CredentialsRefreshed)] == [CredentialsRefreshed()]
+
+
+async def another_token(auth: ClientCredentials, than: str) -> None:
+    """Wait for the task that asks early."""
+    while auth.keeper().value == than:
+        await asyncio.sleep(0.001)
 
 
 async def test_an_endpoint_that_is_down_does_not_matter_while_the_token_is_good(
@@ -140,22 +149,24 @@ async def test_an_endpoint_that_is_down_does_not_matter_while_the_token_is_good(
     now = 1000.0
     monkeypatch.setattr(credentials, "monotonic", lambda: now)
     endpoint = TokenEndpoint(lifetime=300)
-    async with (
-        FaultyServer(endpoint) as tokens,
-        FaultyServer(endpoint.guard(lambda _: EMPTY)) as server,
-        DicomWeb(server.url, auth=client_of(tokens, early=100), settings=FAST) as archive,
-    ):
-        await search(archive)
-        now += 210
-        endpoint.script = [Reply(503)]
-        await search(archive)
-        await search(archive)
-        assert len(endpoint.asked) == 2  # and not again at once
-        now += 20
-        await search(archive)
-        assert (len(endpoint.asked), endpoint.issued) == (3, 2)
-        now += 1000  # past the end of it: nobody uses it, whatever an archive would say
-        await search(archive)
+    async with FaultyServer(endpoint) as tokens, FaultyServer(endpoint.guard(lambda _: EMPTY)) as server:
+        auth = client_of(tokens, early=100)
+        async with DicomWeb(server.url, auth=auth, settings=FAST) as archive:
+            await search(archive)
+            now += 210
+            endpoint.script = [Reply(503)]
+            for _ in range(3):
+                await search(archive)
+            while not auth.keeper()._failures:
+                await asyncio.sleep(0.001)
+            await search(archive)
+            assert len(endpoint.asked) == 2  # and not again at once
+            now += 20
+            await search(archive)
+            await another_token(auth, "cnry-token-1")
+            assert (len(endpoint.asked), endpoint.issued) == (3, 2)
+            now += 1000  # past the end of it: nobody uses it, whatever an archive would say
+            await search(archive)
     assert (endpoint.issued, endpoint.refused) == (3, 0)
 
 

@@ -17,6 +17,7 @@ from tests.web.serving import browser, served
 
 Archive = Annotated[DicomWeb, Depends(the_archive)]
 ONE = small_dicom(uid(1), uid(1, 1), uid(1, 1, 1))
+OTHER = small_dicom(uid(1), uid(1, 1), uid(1, 1, 2))
 LARGE = small_dicom(uid(2), uid(2, 1), uid(2, 1, 1), pixel_bytes=3 << 20)  # more than a form keeps in memory
 
 
@@ -105,3 +106,16 @@ async def test_a_stream_that_breaks_off_is_not_stored(backend: Backend) -> None:
         async with asyncio.timeout(10):
             assert await backend.ended.get() == {"unreadable": 1}
     assert await backend.holds() == 0
+
+
+async def test_a_form_that_breaks_off_stores_nothing(backend: Backend) -> None:
+    async with served(backend.app) as url, browser() as client:
+        _, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.dcm"\r\n\r\n'
+        head = b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        writer.write(head + b"Content-Length: 9999999\r\n\r\n" + part + ONE + b"\r\n" + part + LARGE[: 2 << 20])
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        assert (await client.post(f"{url}/files", files=form(OTHER))).json() == {"stored": 1}  # it still serves
+    assert await backend.holds() == 1
