@@ -36,7 +36,7 @@ from postdicom_async.watching import LOG
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, TracerProvider
 
@@ -90,20 +90,22 @@ class Telemetry:
         meter = metrics.get_meter(SCOPE, release, meter_provider, SCHEMA)
         self.propagator: TextMapPropagator = propagator or TraceContextTextMapPropagator()
         self.propagates: bool = propagate
-        self.http_seconds = meter.create_histogram(
+        self.http_seconds: Histogram = meter.create_histogram(
             "http.client.request.duration",
             "s",
             "Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
-        self.frame_seconds = meter.create_histogram(
+        self.frame_seconds: Histogram = meter.create_histogram(
             "postdicom.client.frame.duration",
             "s",
             "From a frame on a socket of the Cloud API to the frame that answers it.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
-        self.sent = meter.create_counter("postdicom.client.sent", "By", "Bytes of bodies and frames sent.")
-        self.received = meter.create_counter("postdicom.client.received", "By", "Bytes of bodies and frames received.")
+        self.sent: Counter = meter.create_counter("postdicom.client.sent", "By", "Bytes of bodies and frames sent.")
+        self.received: Counter = meter.create_counter(
+            "postdicom.client.received", "By", "Bytes of bodies and frames received."
+        )
         self.instances: InstanceCounts = InstanceCounts(meter)
 
     @harmless
