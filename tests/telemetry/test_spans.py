@@ -16,7 +16,17 @@ pytest.importorskip("opentelemetry.sdk")
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode, format_trace_id, get_current_span
 
-from postdicom_async import DicomWeb, IncompleteDownload, NotFound, PostDicom, ServerError, UsageError, sync, telemetry
+from postdicom_async import (
+    DicomWeb,
+    IncompleteDownload,
+    NotFound,
+    PostDicom,
+    ProtocolError,
+    ServerError,
+    UsageError,
+    sync,
+    telemetry,
+)
 from postdicom_async.telemetry import switch
 from tests.cloud.service import CloudService, Received, envelope_frame
 from tests.faults.archive import MemoryArchive, is_search, uids_of
@@ -195,10 +205,14 @@ async def test_the_synchronous_client_carries_it_too(traced: Traced, tracer: Any
     def search(url: str) -> None:
         with tracer.start_as_current_span("request"), sync.DICOMwebClient(url) as client:
             assert client.search_for_studies() == []
+            with pytest.raises(ProtocolError):
+                client.retrieve_study(STUDY)
 
     async with FaultyServer(json_reply([])) as server:
         await asyncio.to_thread(search, server.url)
-    assert traced.tree()[:2] == ["request", "  GET search for studies"]
+    searched = ["  search for studies", "    GET search for studies"]
+    assert traced.tree() == ["request", *searched, "  retrieve study", "    GET retrieve study"]
+    assert traced.one("retrieve study").status.status_code is StatusCode.ERROR
 
 
 async def test_a_call_that_is_cancelled_leaves_no_open_span(traced: Traced, connect: Connect, tmp_path: Path) -> None:
