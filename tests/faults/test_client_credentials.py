@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async import AuthenticationFailed, ClientCredentials, DicomWeb, Status, Tls, UsageError
+from postdicom_async import AuthenticationFailed, ClientCredentials, DicomWeb, PostDicom, Status, Tls, UsageError
 from postdicom_async.events import AttemptFailed, CredentialsRefreshed, RequestEnded
 from postdicom_async.http import credentials
+from postdicom_async.sync import DICOMwebClient
 from tests.faults.archive import MemoryArchive
 from tests.faults.clients import FAST, files_below, settings
 from tests.support.bodies import json_reply
@@ -23,6 +24,7 @@ from tests.support.faulty_server import FaultyServer, Reply, Request, unused_por
 from tests.support.token_endpoint import TokenEndpoint, embedded_archive_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.faults.clients import Connect
@@ -508,3 +510,35 @@ async def test_a_token_that_expires_while_a_study_comes_from_several_connections
     assert sorted(files_below(tmp_path).values())[-len(files) :] == sorted(files)
     assert endpoint.issued >= 3
     assert len(tokens.requests) == endpoint.issued
+
+
+# --- other clients ----------------------------------------------------------------------------------------------------
+
+
+async def test_postdicom_s_own_client_in_the_name_of_a_client() -> None:
+    """Its constructor takes user and password, as the vendor's service does; a copy takes anything."""
+    endpoint = TokenEndpoint()
+    async with (
+        FaultyServer(endpoint) as tokens,
+        FaultyServer(endpoint.guard(lambda _: EMPTY)) as server,
+        PostDicom(server.url, "user", "password", settings=FAST) as archive,
+    ):
+        assert await search(archive.with_options(auth=client_of(tokens))) == []
+    assert (endpoint.issued, endpoint.refused) == (1, 0)
+
+
+def test_the_synchronous_client() -> None:
+    """Its event loop is in another thread, where it has a token of its own."""
+    endpoint = TokenEndpoint(uses=2)
+
+    async def serve(work: Callable[[str, str], None]) -> None:
+        async with FaultyServer(endpoint) as tokens, FaultyServer(endpoint.guard(lambda _: EMPTY)) as server:
+            await asyncio.to_thread(work, server.url, f"{tokens.url}/token")
+
+    def work(url: str, token_url: str) -> None:
+        auth = ClientCredentials(token_url, "me", "s3cret")
+        with DICOMwebClient(url, auth=auth) as client:
+            assert [client.search_for_studies(limit=1) for _ in range(5)] == [[]] * 5
+
+    asyncio.run(serve(work))
+    assert (endpoint.issued, endpoint.refused) == (3, 2)
