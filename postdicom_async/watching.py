@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -105,6 +105,17 @@ def carried() -> dict[str, str]:
     return {} if _tracing is None else dict(_tracing.carried())
 
 
+def say(log: logging.Logger, level: int, fields: Mapping[str, object], text: str, *args: object) -> None:
+    """Log a line with fields; without them where records have one of that name already.
+
+    Nothing is raised: a filter or a factory of records is a user's code.
+    """
+    for extra in (fields, None) if log.isEnabledFor(level) else ():
+        with suppress(Exception):
+            log.log(level, text, *args, extra=extra, stacklevel=2)
+            return
+
+
 def tell(on_event: OnEvent | None, event: Event) -> None:
     """Call the hook with an event, if there is one."""
     if on_event is None:
@@ -186,24 +197,17 @@ def watch_request(
 
 def _log_request(log: logging.Logger, one: RequestEnded) -> None:
     became = " ".join(str(part) for part in (one.status, one.error) if part is not None) or "answered"
-    log.debug(
-        "%s: %s, attempt %d, sent %d bytes, received %d bytes, %.3f s",
-        one.operation,
-        became,
-        one.attempt,
-        one.sent,
-        one.received,
-        one.seconds,
-        extra={
-            "operation": one.operation,
-            "status": one.status,
-            "attempt": one.attempt,
-            "sent": one.sent,
-            "received": one.received,
-            "seconds": round(one.seconds, 6),
-            "error": one.error,
-        },
-    )
+    fields = {
+        "operation": one.operation,
+        "status": one.status,
+        "attempt": one.attempt,
+        "sent": one.sent,
+        "received": one.received,
+        "seconds": round(one.seconds, 6),
+        "error": one.error,
+    }
+    text = "%s: %s, attempt %d, sent %d bytes, received %d bytes, %.3f s"
+    say(log, logging.DEBUG, fields, text, one.operation, became, one.attempt, one.sent, one.received, one.seconds)
 
 
 # --- calls -----------------------------------------------------------------------------------------------------------

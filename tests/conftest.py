@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.canaries import CanaryWatch, canary_watch
-from tests.support.large import examples
+from tests.support.large import above_the_transport, examples
 from tests.support.orthanc import OrthancServer, missing_parts
 from tests.support.processes import ended_processes, for_all_tests
 
@@ -33,6 +33,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave httpx's transport to the large tests, where what is tested lies above the transport."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if params.get("transport_name") == "httpx" and item.get_closest_marker(above_the_transport.name):
+            item.add_marker(pytest.mark.large)
 
 
 def pytest_collection_finish() -> None:

@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import typer.main
-from from_docstrings import class_body
+from from_docstrings import stacked
 from rich.text import Text
 
 import postdicom_async
-from postdicom_async.cli import exits
 from postdicom_async.cli.app import app
+from postdicom_async.cli.exits import MEANINGS, Exit
+from postdicom_async.cli.helping import VARIABLES
 
 PACKAGE = Path(postdicom_async.__file__).parent
 DOCS = Path(__file__).resolve().parents[1]
 
 Words = tuple[str, ...]
-
-VARIABLES = {
-    "POSTDICOM_PASSWORD": (
-        "The password. Else it comes from a keyring (`keyring set postdicom-async USER@https://host:port`, the port "
-        "only where it is not the usual one) or a prompt."
-    ),
-    "POSTDICOM_PASSWORD_NAME": "The password of the named archive NAME, in capitals; likewise `POSTDICOM_TOKEN_NAME` "
-    "and so on.",
-    "POSTDICOM_TOKEN": "A bearer token instead of user and password.",
-    "POSTDICOM_CLIENT_SECRET": "The secret of the client of `--client-id`; else it comes from a keyring or a prompt.",
-    "POSTDICOM_KEY_PASSWORD": "The password of the client certificate's key.",
-    "POSTDICOM_API_KEY": "The first key of the Cloud API; else it comes from a keyring or a prompt.",
-    "POSTDICOM_ACCOUNT_KEY": "The second key of the Cloud API; else it comes from a keyring or a prompt.",
-    "POSTDICOM_SHARE_PASSWORD": "The password of a link; else `--with-password` asks for one, else the link has none.",
-    "POSTDICOM_ANONYMIZE_SECRET": "What new UIDs and Patient IDs are derived from; without it new UIDs are others each "
-    "time.",
-    "POSTDICOM_ANONYMIZE_PATIENTS": "On a worker of a job: the file of `--anonymize-patients` there.",
-    "POSTDICOM_CONFIG": "The file of named archives; else `profiles.toml` in your configuration folder.",
-    "POSTDICOM_STATE": "The folder of the ledgers of jobs; else your state folder.",
-}
-"""What the environment may hold besides options."""
 
 
 @cache
@@ -251,36 +230,16 @@ def overview() -> str:
     rows = ["| command | what it does |", "|---|---|"]
     for words, command in all_commands().items():
         rows.append(f"| [`postdicom {' '.join(words)}`](#{anchor(words)}) | {prose(title(command))} |")
-    return "\n".join(rows)
+    return stacked(rows)
 
 
 # --- exit codes and variables -----------------------------------------------------------------------------------------
 
 
-def documented_exits() -> dict[str, tuple[int, str]]:
-    """Return the exit codes by name, each with the text below it in the source.
-
-    Raises:
-        ValueError: one has none.
-    """
-    body = class_body(exits.Exit)
-    found: dict[str, tuple[int, str]] = {}
-    for one, after in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(one, ast.Assign) or not isinstance(one.targets[0], ast.Name):
-            continue
-        text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-        if not isinstance(text, str) or not text:
-            raise ValueError(f"exit code {one.targets[0].id} has no text below it")
-        found[one.targets[0].id] = (exits.Exit[one.targets[0].id], " ".join(text.split()))
-    return found
-
-
 def exit_codes() -> str:
     """Return the table of exit codes."""
     rows = ["| code | name | meaning |", "|--:|---|---|"]
-    for name, (code, text) in documented_exits().items():
-        rows.append(f"| {code} | `{name}` | {prose(text)} |")
-    return "\n".join(rows)
+    return "\n".join([*rows, *(f"| {code} | `{code.name}` | {prose(MEANINGS[code])} |" for code in Exit)])
 
 
 def named_in_source() -> set[str]:
@@ -295,13 +254,15 @@ def environment() -> str:
     Raises:
         ValueError: the source names one that is explained nowhere, or does not name one that is.
     """
-    of_options: dict[str, set[str]] = {}
-    for words in all_commands():
-        for one in options_of(words):
-            if one.envvar:
-                of_options.setdefault(one.envvar, set()).add(f"`{_long(one)}`")
-    texts = {name: f"The option {', '.join(sorted(options))}." for name, options in of_options.items()} | VARIABLES
+    texts = {name: text for names, text in VARIABLES.items() for name in names.split(", ")}
     if wrong := texts.keys() ^ named_in_source():
         raise ValueError(f"variables explained or named alone: {', '.join(sorted(wrong))}")
+    options: dict[str, set[str]] = {}
+    for words in all_commands():
+        for one in options_of(words):
+            options.setdefault(one.envvar or "", set()).add(f"`{_long(one)}`")
     rows = ["| variable | holds |", "|---|---|"]
-    return "\n".join(rows + [f"| `{name}` | {text} |" for name, text in sorted(texts.items())])
+    for name, text in texts.items():
+        given = f"The option {', '.join(sorted(options[name]))}." if name in options else prose(text)
+        rows.append(f"| `{name}` | {given} |")
+    return stacked(rows)

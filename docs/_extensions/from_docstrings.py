@@ -20,7 +20,7 @@ def attributes_of(kind: type[Any]) -> dict[str, str]:
     return {name: " ".join(said.split()) for name, said in _ENTRY.findall(text)}
 
 
-def class_body(kind: type[Any]) -> list[ast.stmt]:
+def _class_body(kind: type[Any]) -> list[ast.stmt]:
     """Return the statements of a class as its source has them."""
     (tree,) = ast.parse(inspect.getsource(kind)).body
     return tree.body if isinstance(tree, ast.ClassDef) else []
@@ -32,7 +32,7 @@ def defaults_of(kind: type[Any]) -> dict[str, str]:
     A field without one must be given.
     """
     found = {}
-    for one in class_body(kind):
+    for one in _class_body(kind):
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
             found[one.target.id] = _default(one.value)
     return found
@@ -57,6 +57,11 @@ def _markdown(text: str) -> str:
     return "".join(part if at % 2 else re.sub(r"([*_<>|])", r"\\\1", part) for at, part in enumerate(parts))
 
 
+def stacked(rows: list[str]) -> str:
+    """Return the rows of a table whose cells stand below each other on a narrow screen."""
+    return "\n".join(["::::{container} stacked", *rows, "::::"])
+
+
 def fields_of(name: str) -> str:
     """Return the table of a dataclass's fields; ``name`` is public, or the full name of its module and itself.
 
@@ -71,8 +76,11 @@ def fields_of(name: str) -> str:
     rows = ["| field | default | |", "|---|---|---|"]
     for field, default in defaults.items():
         shown = f"`{default}`" if default else ""
-        rows.append(f"| `{field}` | {shown} | {_markdown(texts.get(field, ''))} |")
-    return "\n".join(rows)
+        text = _markdown(texts.get(field, ""))
+        if not text and default.endswith("()"):  # a class of its own, with a section of its own
+            text = f"See [{default[:-2]}](#{default[:-2].lower()})."
+        rows.append(f"| `{field}` | {shown} | {text[:1].upper()}{text[1:]} |")
+    return stacked(rows)
 
 
 def settings() -> str:

@@ -7,6 +7,7 @@ these modules to pages; what no page claims stands on the page ``more``, so that
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +29,14 @@ ROOT = Path(postdicom_async.__file__).parent
 LOG = logging.getLogger(__name__)
 
 PAGES: dict[str, tuple[str, ...]] = {
-    "clients": ("dicomweb.client", "postdicom.client", "cloud.client", "dicomweb.retrieve", "dicomweb.filters"),
+    "clients": (
+        "dicomweb.client",
+        "postdicom.client",
+        "cloud.client",
+        "dicomweb.retrieve",
+        "dicomweb.filters",
+        "dicom.layout",
+    ),
     "results": ("results", "paging", "transfer.outcomes"),
     "settings": ("settings", "dicomweb.dialects", "vendor.wire"),
     "errors": ("errors",),
@@ -112,10 +120,10 @@ def _entry(package: str, name: str) -> str:
         lines = _class_options(value)
     elif inspect.isroutine(value):
         kind = "autofunction"
-    elif type(value).__module__ in {"typing", "types"} and not isinstance(value, MappingProxyType):
-        kind = "autodata"  # a name for a type
     else:  # its docstring is that of its class
-        kind, lines = "py:data", [f":type: {type(value).__name__}"]
+        is_type = type(value).__module__ in {"typing", "types"} and not isinstance(value, MappingProxyType)
+        shown = re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(value)) if is_type else type(value).__name__
+        kind, lines = "py:data", [f":{'value' if is_type else 'type'}: {shown}"]
     body = "\n".join(f"   {line}" for line in lines)
     return f"```{{eval-rst}}\n.. {kind}:: {package}.{name}\n{body}\n```\n\n"
 

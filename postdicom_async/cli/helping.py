@@ -51,6 +51,8 @@ VARIABLES: Mapping[str, str] = {
     "USER@https://host:port, the port only where it is not the usual one) or a prompt.",
     "POSTDICOM_PASSWORD_NAME": "The password of the named archive NAME, in capitals.",
     "POSTDICOM_TOKEN": "A bearer token instead of user and password.",
+    "POSTDICOM_TOKEN_URL, POSTDICOM_CLIENT_ID, POSTDICOM_SCOPE": "The options of these names, for tokens.",
+    "POSTDICOM_CLIENT_SECRET": "The secret of the client of --client-id; else it comes from a keyring or a prompt.",
     "POSTDICOM_KEY_PASSWORD": "The password of the client key.",
     "POSTDICOM_API_KEY, POSTDICOM_ACCOUNT_KEY": "The keys of the Cloud API; else they come from a keyring or prompts.",
     "POSTDICOM_ROUTER_URL, POSTDICOM_CLOUD_USER": "--router-url and --user of postdicom cloud.",

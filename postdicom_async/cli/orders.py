@@ -66,12 +66,45 @@ def show(call: OperationCall) -> int:
     return Exit.OK
 
 
-@vendor_command("orders.create", main=_MAIN)
-def create(call: OperationCall) -> int:
-    """Make a patient order, and write its UUID.
+@vendor_command("orders.create", main=_MAIN, from_file=True)
+def create(
+    call: OperationCall,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            parser=given_path,
+            help="Make an order for each row of a CSV file (UTF-8, with , or ;), whose headings are these options; "
+            "what is given here is for every row.",
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            metavar="FILE",
+            parser=given_path,
+            help="Where it is kept what became of each row; without it FILE.csv.results.jsonl beside the rows.",
+        ),
+    ] = None,
+    retry_unknown: Annotated[
+        bool,
+        typer.Option("--retry-unknown", help="Make those again whose answer was lost. Search before: they may exist."),
+    ] = False,
+) -> int:
+    """Make a patient order, and write its UUID; or one for each row of a CSV file.
 
-    If no answer comes, the order may or may not have been created: search before you repeat this.
+    If no answer comes, the order may or may not have been created: search before you repeat this. With --from this is
+    kept: the same command again makes what is missing, and never an order that was made or may have been made.
     """
+    if from_file is not None:
+        from postdicom_async.cli.bulk_orders import create_orders
+
+        return create_orders(call, from_file, results, retry_unknown=retry_unknown)
+    if results is not None or retry_unknown:
+        raise UsageError("--results and --retry-unknown: only with --from")
+    call.require()
     made: PatientOrder = call.run()
     return tell_made(call, made, made.patient_order_uuid, "order made")
 

@@ -294,6 +294,8 @@ def test(name: ProfileName, common: Common) -> int:
     secure = (found.url or found.router_url or "https:").lower().startswith("https:")
     stage = _stage_of(problem)
     states = ["works"] * stage + ["does not work", "not tried", "not tried", "not tried"][: 4 - stage]
+    if found.client_id and stage == _CREDENTIALS and problem is not None and "token" in problem.message:
+        states[:_CREDENTIALS] = ["not tried"] * _CREDENTIALS  # without a token the archive was not asked
     if not secure:
         states[1] = "none: http://"
     place = next((place for which in _secrets_of(found) if (place := _place_of(found, which))), None)
@@ -304,6 +306,9 @@ def test(name: ProfileName, common: Common) -> int:
     if problem is not None:
         raise problem
     return Exit.OK
+
+
+_CREDENTIALS = 2  # the number of their stage
 
 
 async def _tried(client: Any) -> PostdicomError | None:
@@ -324,4 +329,4 @@ def _stage_of(problem: PostdicomError | None) -> int:
         return 4
     if isinstance(problem, ConnectionFailed):
         return 1 if any(word in problem.message for word in ("certificate", "TLS", "handshake")) else 0
-    return 2 if isinstance(problem, AuthenticationFailed) else 3
+    return _CREDENTIALS if isinstance(problem, AuthenticationFailed) else 3

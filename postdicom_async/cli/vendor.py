@@ -91,6 +91,16 @@ class OperationCall:
 
         return run_async(work)
 
+    def require(self) -> None:
+        """Refuse a call without what must be given.
+
+        Raises:
+            UsageError: which option is missing.
+        """
+        for one in self.operations[self._meant()].parameters:
+            if one.must_be_given and self.given.get(one.argument) is None:
+                raise UsageError(f"Missing option '--{one.argument.replace('_', '-')}'")
+
     def results(self) -> Results[Any]:
         """Describe the search; nothing is sent before it is read."""
         found: Results[Any] = self._method(self._meant())(**self.given)
@@ -139,6 +149,7 @@ class vendor_command:  # noqa: N801 - used as a decorator
         main: arguments shown first, in this order; the others get a panel of their own in the help.
         without: arguments that are not options.
         lists: it writes a list, in the form that --output says.
+        from_file: a file may give what is otherwise required; `OperationCall.require` tells what is missing.
     """
 
     def __init__(
@@ -148,12 +159,14 @@ class vendor_command:  # noqa: N801 - used as a decorator
         main: Sequence[str] = (),
         without: Sequence[str] = (),
         lists: bool = False,
+        from_file: bool = False,
     ) -> None:
         self.operations = operations
         self._cloud = cloud
         self._main = main
         self._without = {*without, "password"}
         self._lists = lists
+        self._from_file = from_file
 
     def __call__(self, body: Callable[..., int]) -> vendor_command:
         """Take the function."""
@@ -215,7 +228,7 @@ class vendor_command:  # noqa: N801 - used as a decorator
         for operation in operations.values():
             found |= {one.argument: one for one in operation.parameters if one.argument not in found}
         alternatives = {one for name in operations for one in _own_arguments(operations, name)}
-        optional = alternatives if len(operations) > 1 else set()
+        optional = alternatives if len(operations) > 1 else set(found) if self._from_file else set()
         names = [*self._main, *(name for name in found if name not in self._main)]
         made = [
             _option(found[name], optional=name in optional, details=bool(self._main) and name not in self._main)

@@ -172,7 +172,7 @@ class HeldElements(MutableMapping[BaseTag, DataElement | RawDataElement]):
             tag = _tag_of(name)
             if tag is not None and type(element) is dict and type(vr := element.get("vr")) is str:
                 values = element.get("Value")
-                if type(values) is list and len(values) == 1 and len(element) == 2:
+                if type(values) is list and len(values) == 1:
                     # One text or number: most of what there is, and this is most of the time.
                     value: Any = values[0]
                     kind = _KINDS.get(vr)
@@ -245,8 +245,8 @@ _HEX: Final = frozenset("0123456789ABCDEFabcdef")
 def _held(vr: str, element: dict[str, Any], depth: int) -> _Held | None:
     """Return what to hold of an element, None unless pydicom is certain to make one of it."""
     kind = _KINDS.get(vr)
-    values = element.get("Value", [])
-    if kind is None or type(values) is not list or len(element) != 1 + ("Value" in element):
+    values = element["Value"] if "Value" in element else [] if len(element) == 1 else None
+    if kind is None or type(values) is not list:
         return None
     if not values:
         return vr, None

@@ -27,6 +27,7 @@ import httpx
 from postdicom_async.errors import AuthenticationFailed, UsageError
 from postdicom_async.events import CredentialsRefreshed
 from postdicom_async.face import public_face, translated
+from postdicom_async.http.answer import start
 from postdicom_async.watching import HTTP_LOG, tell
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class TokenKeeper:
     """One token at a time. However many requests see a 401, or wait for a failing refresh, it is asked for once.
 
     The task that holds the lock asks. Tasks that waited for the lock take the result: the token, or the failure;
-    ``_failures`` counts failures, so that they can tell. While one task asks early, the others go on with the token
+    ``_failures`` counts failures, so that they can tell. Early, a task of its own asks, and all go on with the token
     that is still good.
 
     A token that was just given is used at least once, whatever it says of its end: the clock of who gave it may be
@@ -201,13 +202,16 @@ class TokenKeeper:
         now = monotonic()
         if now >= self._ends_at:
             self.value, self._ends_at = None, math.inf
-        if self.value is not None and now >= self._renew_at and not self._lock.statistics().locked:
+        if self.value is not None and now >= self._renew_at:
             self._renew_at = now + _RENEW_AGAIN
-            with suppress(AuthenticationFailed):  # the token is still good
-                await self.refresh(self.value, ask, renewed, early=True)
+            start(self._renew(self.value, ask, renewed))
         while (value := self.value) is None:  # another request may have it refused meanwhile
             await self.refresh(None, ask, renewed)
         return value
+
+    async def _renew(self, value: str, ask: Callable[[], Awaitable[Token]], renewed: Callable[[], None]) -> None:
+        with suppress(AuthenticationFailed):  # the token is still good
+            await self.refresh(value, ask, renewed, early=True)
 
     async def refresh(
         self,

@@ -8,6 +8,7 @@ what may be repeated, what counts, and how a failure is repaired. Which failures
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -18,11 +19,9 @@ import anyio
 from postdicom_async.events import ArchiveSilent, AttemptFailed, GaveUp
 from postdicom_async.http.problems import Problem, connection_failed
 from postdicom_async.http.retry import Attempts, Failure, decide
-from postdicom_async.watching import HTTP_LOG, attempt_number, tell
+from postdicom_async.watching import HTTP_LOG, attempt_number, say, tell
 
 if TYPE_CHECKING:
-    import logging
-
     from postdicom_async.errors import ConnectionFailed, PostdicomError
     from postdicom_async.events import OnEvent
     from postdicom_async.http.retry import Repeat
@@ -124,21 +123,17 @@ class Policy:
     async def pause(self, problem: Problem, seconds: float) -> None:
         """Wait ``seconds`` before the next attempt, and report it."""
         status, name = problem.error.status, problem.failure.name
-        self.log.info(
-            "%s: attempt %d failed (%s), next in %.1f s",
-            self.operation,
-            self.made,
-            name if status is None else f"{name}, {status}",
-            seconds,
-            extra=self._fields(status) | {"failure": name, "next_in": round(seconds, 3)},
-        )
+        fields = self._fields(status) | {"failure": name, "next_in": round(seconds, 3)}
+        why = name if status is None else f"{name}, {status}"
+        text = "%s: attempt %d failed (%s), next in %.1f s"
+        say(self.log, logging.INFO, fields, text, self.operation, self.made, why, seconds)
         tell(self.on_event, AttemptFailed(self.operation, self.made, name, status, seconds))
         await anyio.sleep(seconds)
         self._waited += seconds
 
     def was_silent(self, silences: int) -> None:
         """Report that a request timed out; ``silences`` is how often that has happened in this call."""
-        self.log.info("%s: no answer in time (%d)", self.operation, silences, extra=self._fields(None))
+        say(self.log, logging.INFO, self._fields(None), "%s: no answer in time (%d)", self.operation, silences)
         tell(self.on_event, ArchiveSilent(self.operation, silences))
 
     def _fields(self, status: int | None) -> dict[str, str | int | float | None]:
@@ -151,9 +146,9 @@ class Policy:
             return
         error = problem.error
         kind = type(error).__name__
-        status = "" if error.status is None else f", {error.status}"
+        why = kind if error.status is None else f"{kind}, {error.status}"
         fields = self._fields(error.status) | {"error": kind}
-        self.log.warning("%s: given up after attempt %d (%s%s)", self.operation, self.made, kind, status, extra=fields)
+        say(self.log, logging.WARNING, fields, "%s: given up after attempt %d (%s)", self.operation, self.made, why)
         tell(self.on_event, GaveUp(self.operation, self.made, error.status, error.temporary, kind))
 
 

@@ -147,22 +147,30 @@ class Run:
 
 async def begin_run(context: Context) -> None:
     """Begin another run if the last one was completed; its failed items are tried again."""
-    ledger, level = context.ledger, context.options.verify
+    ledger = context.ledger
     # A part has its studies already and discovers no others.
     if ledger.fact("phase") in PHASES[:-1] or ledger.fact("part"):
+        if ledger.fact("phase") in PHASES[: PHASES.index("deleting")]:  # behind it nothing more is verified
+            await _note_verification(context)
+            await ledger.commit()
         return
     before = int(ledger.fact("run") or 0)
     if before:
         await ledger.reset([State.FAILED, State.UNCONFIRMED])
-    # Stricter verification, or a larger sample: everything is verified again.
-    was = LEVELS.index(str(ledger.fact("verify") or level)), float(ledger.fact("sample") or 1.0)
-    if (LEVELS.index(level), context.options.sample) > was:
-        async for study in context.studies(Stage.VERIFIED, of_any_run=True):
-            ledger.set_stage(study.id, Stage.MOVED)
-    ledger.put("verify", level)
-    ledger.put("sample", context.options.sample)
+    await _note_verification(context)
     # Last, so that after a kill either all of the above was done for this run, or all of it is repeated.
     ledger.put("run", before + 1)
     ledger.put("phase", PHASES[0])
     ledger.put("discovery_complete", False)
     await ledger.commit()
+
+
+async def _note_verification(context: Context) -> None:
+    """Note how strictly is verified from now on; stricter than before, or a larger sample: everything again."""
+    ledger, level, sample = context.ledger, context.options.verify, context.options.sample
+    was = LEVELS.index(str(ledger.fact("verify") or level)), float(ledger.fact("sample") or 1.0)
+    if (LEVELS.index(level), sample) > was:
+        async for study in context.studies(Stage.VERIFIED, of_any_run=True):
+            ledger.set_stage(study.id, Stage.MOVED)
+    ledger.put("verify", level)
+    ledger.put("sample", sample)

@@ -5,13 +5,14 @@ Its name is that of its ledger. The names of its ends are not told: a folder's m
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from postdicom_async.errors import JobStopped, PostdicomError
 from postdicom_async.events import JobEnded, JobPhase, JobStarted, OutageBegan, OutageEnded
-from postdicom_async.watching import JOBS_LOG, CallWatch, tell, tell_instance, watch_call
+from postdicom_async.watching import JOBS_LOG, CallWatch, say, tell, tell_instance, watch_call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,13 +43,13 @@ class JobWatch:
         """Tell that a run begins, or goes on."""
         self._call.note(run=run)
         fields = {"job": self._job, "operation": self._verb, "run": run}
-        JOBS_LOG.info("%s %s: run %d begins", self._verb, self._job, run, extra=fields)
+        say(JOBS_LOG, logging.INFO, fields, "%s %s: run %d begins", self._verb, self._job, run)
         tell(self._on_event, JobStarted(self._job, self._verb, run))
 
     def phase(self, name: str) -> None:
         """Tell that a phase begins."""
         fields = {"job": self._job, "operation": self._verb, "phase": name}
-        JOBS_LOG.debug("%s %s: %s", self._verb, self._job, name, extra=fields)
+        say(JOBS_LOG, logging.DEBUG, fields, "%s %s: %s", self._verb, self._job, name)
         tell(self._on_event, JobPhase(self._job, name))
 
     def item(self, line: ItemLine) -> None:
@@ -59,13 +60,14 @@ class JobWatch:
         """Tell that an end does not work."""
         error = type(problem).__name__
         fields = {"job": self._job, "operation": self._verb, "end": end, "error": error}
-        JOBS_LOG.warning("%s %s: the %s does not work (%s)", self._verb, self._job, end, error, extra=fields)
+        say(JOBS_LOG, logging.WARNING, fields, "%s %s: the %s does not work (%s)", self._verb, self._job, end, error)
         tell(self._on_event, OutageBegan(self._job, end, error))
 
     def outage_ended(self, end: str, seconds: float) -> None:
         """Tell that it works again."""
         fields = {"job": self._job, "operation": self._verb, "end": end, "seconds": round(seconds, 3)}
-        JOBS_LOG.info("%s %s: the %s works again after %.0f s", self._verb, self._job, end, seconds, extra=fields)
+        text = "%s %s: the %s works again after %.0f s"
+        say(JOBS_LOG, logging.INFO, fields, text, self._verb, self._job, end, seconds)
         tell(self._on_event, OutageEnded(self._job, end, seconds))
 
     async def __aexit__(
@@ -81,7 +83,7 @@ class JobWatch:
         finally:
             self._call.note_counts(counts)
             self._call.__exit__(kind, error, None)
-        self._ended(counts, name)
+            self._ended(counts, name)
 
     def _ended(self, counts: Mapping[str, int], error: str | None) -> None:
         seconds = time.monotonic() - self._started
@@ -94,5 +96,6 @@ class JobWatch:
             "error": error,
         }
         became = "complete" if error is None else f"ended by {error}"
-        JOBS_LOG.info("%s %s: %s; %s; %.1f s", self._verb, self._job, became, shown, seconds, extra=fields)
+        text = "%s %s: %s; %s; %.1f s"
+        say(JOBS_LOG, logging.INFO, fields, text, self._verb, self._job, became, shown, seconds)
         tell(self._on_event, JobEnded(self._job, counts, seconds, error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -12,6 +13,7 @@ from postdicom_async.dicomweb.retrieve import Parts, Target, target_of
 from postdicom_async.errors import UsageError
 from postdicom_async.sync.failures import as_callers_catch_it
 from postdicom_async.sync.streams import ItemStream, stream_over
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
@@ -36,11 +38,16 @@ class Asking:
     def _line(self) -> Line:
         raise NotImplementedError
 
-    def _run(self, work: Callable[[DicomWeb], Coroutine[Any, Any, _T]]) -> _T:
-        """Run a coroutine over the archive and return its result."""
+    def _run(self, work: Callable[[DicomWeb], Coroutine[Any, Any, _T]], operation: str | None = None) -> _T:
+        """Run a coroutine over the archive and return its result; ``operation`` names what is no public call of it."""
         line, tuned = self._line(), self._tuned()
+
+        async def watched(archive: DicomWeb) -> _T:
+            with watch_call(operation) if operation is not None else nullcontext():
+                return await work(tuned(archive))
+
         with as_callers_catch_it():
-            return line.run(lambda archive: work(tuned(archive)))
+            return line.run(watched)
 
     def _stream_of(
         self,
@@ -77,7 +84,7 @@ class Asking:
             if left == 0:
                 yield last, len(last)
 
-        return stream_over(self._line(), items, convert)
+        return stream_over(self._line(), items, convert, operation)
 
     def _tuned(self) -> Callable[[DicomWeb], DicomWeb]:
         """Return what gives an open archive the retry that was set since it was opened."""

@@ -73,7 +73,7 @@ class Changing(Asking):
         async def send(archive: DicomWeb) -> Answer:
             return await archive.internals.session.fetch(call, cap=archive.settings.limits.json_bytes)
 
-        return _data_set_of(self._run(send))
+        return _data_set_of(self._run(send, call.operation))
 
     # --- delete -------------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Changing(Asking):
         async def send(archive: DicomWeb) -> None:
             await archive.internals.session.fetch(call, cap=archive.settings.limits.json_bytes)
 
-        self._run(send)
+        self._run(send, call.operation)
 
     # --- with a report ------------------------------------------------------------------------------------------------
 

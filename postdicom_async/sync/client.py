@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 from postdicom_async.dicomweb.client import DicomWeb
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from postdicom_async.http.credentials import Auth
+
+_T = TypeVar("_T")
 
 _RETRIED = (
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -98,6 +100,8 @@ class DICOMwebClient(Searching, Retrieving, Changing):
             ``ValueError``.
     """
 
+    _kind: Callable[..., DicomWeb] = DicomWeb
+
     def __init__(
         self,
         url: str,
@@ -145,7 +149,7 @@ class DICOMwebClient(Searching, Retrieving, Changing):
         self._routes = replace(plain, routes=prefixed(plain, by_route))
         # nothing that refers to the client itself: it would then wait for Python's collector of cycles
         self._make: Callable[[], DicomWeb] = partial(
-            DicomWeb, url, auth=credentials, settings=made, dialect=self._routes
+            self._kind, url, auth=credentials, settings=made, dialect=self._routes
         )
         self._settings = self._make().settings
         self._describe(url)
@@ -223,6 +227,17 @@ class DICOMwebClient(Searching, Retrieving, Changing):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def call(self, work: Callable[[DicomWeb], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine of the asynchronous client, and return its result: for what has no method here.
+
+        ``client.call(lambda archive: archive.retrieve_study_rendered(study_uid))``. The coroutine runs in the client's
+        thread, and must not block it.
+
+        Raises:
+            BaseException: what the coroutine raises; errors of this package in the forms that `requests` has too.
+        """
+        return self._run(work)
 
     def close(self) -> None:
         """Close every connection, and the client; what is under way in other threads fails."""

@@ -298,7 +298,7 @@ class Retrieving(Asking):
             answer = await archive.internals.session.fetch(call, cap=archive.settings.limits.in_memory_bytes)
             return answer.body
 
-        return self._run(fetch)
+        return self._run(fetch, call.operation)
 
 
 def _data_set(data: bytes) -> Dataset:

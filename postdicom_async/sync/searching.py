@@ -159,7 +159,7 @@ class Searching(Asking):
                 _LOG.warning("search for %s: %s", what, note)
             return results
 
-        return self._run(search)
+        return self._run(search, f"search for {what}")
 
     # --- metadata -----------------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Searching(Asking):
                     results += batch
             return results
 
-        return self._run(read)
+        return self._run(read, call.operation)
 
 
 _TAGS = {"study": STUDY_UID, "series": SERIES_UID}  # by the placeholders of a dialect

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.sync.failures import as_callers_catch_it
+from postdicom_async.watching import watch_call
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,17 +52,18 @@ class Channel(Generic[_Item]):
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: Future[None] = Future()
 
-    def begin(self, items: Callable[[DicomWeb], AsyncGenerator[tuple[_Item, int], None]]) -> None:
+    def begin(self, items: Callable[[DicomWeb], AsyncGenerator[tuple[_Item, int], None]], operation: str) -> None:
         """Start the pump: ``items`` gives each item with its size in bytes."""
         portal, archive = self._line.portal, self._line.archive
 
         async def pump() -> None:
             try:
                 await portal.open(archive)
-                async with aclosing(items(archive)) as arriving:
-                    async for item, size in arriving:
-                        await self._put(item, size)
-                        del item  # not kept alive while the next one arrives
+                with watch_call(operation):
+                    async with aclosing(items(archive)) as arriving:
+                        async for item, size in arriving:
+                            await self._put(item, size)
+                            del item  # not kept alive while the next one arrives
             except Exception as error:  # noqa: BLE001 - raised again where the items are taken
                 self._close(error)
             except BaseException as error:
@@ -109,6 +111,8 @@ class Channel(Generic[_Item]):
             StopIteration: there is none.
             BaseException: what broke the stream.
         """
+        if not self._line.is_here:  # what would fill it is not here, nor who may hold its lock
+            raise UsageError("this iterator was made before the process was forked")
         with self._changed:
             while not self._items and not self._is_over:
                 self._changed.wait()
@@ -137,9 +141,10 @@ class Channel(Generic[_Item]):
 
     def close(self) -> None:
         """End the pump, and wait until its connection is free; what has not been taken is dropped."""
+        if not self._line.is_here:
+            return
         self.cancel()
-        if self._line.is_here:
-            self._line.portal.wait_for(self._ended)
+        self._line.portal.wait_for(self._ended)
         with self._changed:
             self._items.clear()
             self._size, self._is_over = 0, True
@@ -189,7 +194,10 @@ class ItemStream(Iterator[_T], Generic[_T]):
 
 
 def stream_over(
-    line: Line, items: Callable[[DicomWeb], AsyncGenerator[tuple[_Item, int], None]], convert: Callable[[_Item], _T]
+    line: Line,
+    items: Callable[[DicomWeb], AsyncGenerator[tuple[_Item, int], None]],
+    convert: Callable[[_Item], _T],
+    operation: str,
 ) -> ItemStream[_T]:
     """Return an iterator whose request has been made, and whose first item, or refusal, has come.
 
@@ -199,7 +207,7 @@ def stream_over(
         PostdicomError: the request failed; in the forms of `as_callers_catch_it`.
     """
     channel: Channel[_Item] = Channel(line)
-    channel.begin(items)
+    channel.begin(items, operation)
     try:
         with as_callers_catch_it():
             channel.wait()

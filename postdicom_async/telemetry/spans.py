@@ -2,7 +2,7 @@
 
 A call is an internal span; each of its requests is a client span below it, one for each attempt. What the conventions
 want and this leaves out is ``url.full``: a path and a query name patients. An error is recorded by its class, and by
-its message only if that is made of our own words and of a server's masked ones.
+its message only if that is made of our own words: a server's may name a UID even when they are masked.
 
 The transport's own requests are marked as instrumented: an instrumentation of aiohttp or httpx would write their URLs.
 Importing this imports opentelemetry.
@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, wraps
 from importlib.metadata import version
+from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -34,7 +36,7 @@ from postdicom_async.watching import LOG
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, TracerProvider
 
@@ -49,10 +51,11 @@ SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5,
 """The bounds of the conventions for a request's duration, and three more: a study may take minutes."""
 
 _ERROR: Final = 400
+_GIVEN_EVERY: Final = 1.0  # seconds
 _RESEND: Final = "http.request.resend_count"
 _BODY_SIZES: Final = ("http.request.body.size", "http.response.body.size")
 _FRAME_SIZES: Final = ("postdicom.frame.sent", "postdicom.frame.received")
-_MASKED = (AuthenticationFailed, ConnectionFailed, NotFound, ProtocolError, RateLimited, ServerError)
+_OWN_WORDS = (AuthenticationFailed, ConnectionFailed, NotFound, ProtocolError, RateLimited, ServerError)
 _NO_ERRORS = (CancelledError, GeneratorExit)  # somebody has seen enough
 _SUPPRESS: Final = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 
@@ -87,22 +90,23 @@ class Telemetry:
         meter = metrics.get_meter(SCOPE, release, meter_provider, SCHEMA)
         self.propagator: TextMapPropagator = propagator or TraceContextTextMapPropagator()
         self.propagates: bool = propagate
-        self.http_seconds = meter.create_histogram(
+        self.http_seconds: Histogram = meter.create_histogram(
             "http.client.request.duration",
             "s",
             "Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
-        self.frame_seconds = meter.create_histogram(
+        self.frame_seconds: Histogram = meter.create_histogram(
             "postdicom.client.frame.duration",
             "s",
             "From a frame on a socket of the Cloud API to the frame that answers it.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
-        self.sent = meter.create_counter("postdicom.client.sent", "By", "Bytes of bodies and frames sent.")
-        self.received = meter.create_counter("postdicom.client.received", "By", "Bytes of bodies and frames received.")
-        self._instances = meter.create_counter("postdicom.client.instances", "{instance}", "Instances, by outcome.")
-        self._sizes = meter.create_counter("postdicom.client.instances.size", "By", "Their bytes, by outcome.")
+        self.sent: Counter = meter.create_counter("postdicom.client.sent", "By", "Bytes of bodies and frames sent.")
+        self.received: Counter = meter.create_counter(
+            "postdicom.client.received", "By", "Bytes of bodies and frames received."
+        )
+        self.instances: InstanceCounts = InstanceCounts(meter)
 
     @harmless
     def request(self, operation: str, attempt: int, method: str, url: str) -> RequestSpan:
@@ -122,18 +126,48 @@ class Telemetry:
         """Begin the span of a call."""
         above = self.propagator.extract(dict(parent)) if parent else None
         span = self._tracer.start_span(operation, above, attributes={"postdicom.operation": operation})
-        return CallSpan(span)
+        return CallSpan(span, self.instances)
 
     @harmless
     def instance(self, operation: str, status: str, size: int) -> None:
         """Count an instance."""
-        values = {"postdicom.operation": operation, "postdicom.status": status}
-        self._instances.add(1, values)
-        self._sizes.add(size, values)
+        self.instances.add(operation, status, size)
 
     def carried(self) -> Mapping[str, str]:
         """Return what takes the active span to another process."""
         return _injected(self.propagator, context.get_current()) or {}
+
+
+class InstanceCounts:
+    """Instances counted, and given to the SDK once a second and when a call ends: it takes ten microseconds each time.
+
+    Threads may count at once, each with clients of its own.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self._instances = meter.create_counter("postdicom.client.instances", "{instance}", "Instances, by outcome.")
+        self._sizes = meter.create_counter("postdicom.client.instances.size", "By", "Their bytes, by outcome.")
+        self._waiting: dict[tuple[str, str], tuple[int, int]] = {}
+        self._given = 0.0
+        self._guard = Lock()
+
+    def add(self, operation: str, status: str, size: int) -> None:
+        """Count an instance."""
+        with self._guard:
+            count, total = self._waiting.get((operation, status), (0, 0))
+            self._waiting[operation, status] = count + 1, total + size
+        if monotonic() - self._given > _GIVEN_EVERY:
+            self.give()
+
+    def give(self) -> None:
+        """Give the SDK what was counted since."""
+        with self._guard:
+            waiting, self._waiting = self._waiting, {}
+            self._given = monotonic()
+        for (operation, status), (count, total) in waiting.items():
+            values = {"postdicom.operation": operation, "postdicom.status": status}
+            self._instances.add(count, values)
+            self._sizes.add(total, values)
 
 
 @harmless
@@ -157,8 +191,9 @@ def _server_of(url: str) -> Mapping[str, str | int]:
 class CallSpan:
     """The span of a call."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, instances: InstanceCounts) -> None:
         self._span = span
+        self._instances = instances
         self._where = trace.set_span_in_context(span)
 
     def active(self) -> AbstractContextManager[object]:
@@ -179,6 +214,7 @@ class CallSpan:
                 _mark(self._span, error)
         finally:
             self._span.end()
+            self._instances.give()
 
 
 class RequestSpan:
@@ -233,9 +269,9 @@ class RequestSpan:
 
 
 def _mark(span: Span, error: BaseException) -> None:
-    """Mark a span as failed, with the error's message only if nothing in it can be private."""
+    """Mark a span as failed, with the error's message if that is in our own words alone; never a server's."""
     if not isinstance(error, _NO_ERRORS):
-        message = str(error) if isinstance(error, _MASKED) else type(error).__name__
+        message = error.message if isinstance(error, _OWN_WORDS) else type(error).__name__
         span.set_status(Status(StatusCode.ERROR, message))
 
 

@@ -126,12 +126,18 @@ async def test_a_profile(cli: Cli, config: Path, watch: CanaryWatch) -> None:
             "audience": "pacs",
             "in": None,
         }
+        endpoint.client = ("me", "another")
+        refused = await cli.here("profiles", "test", "pacs")
+        assert refused.code == 4
+        assert [line.split(None, 1)[1] for line in refused.out.splitlines()] == [
+            "not tried", "none: http://", "does not work (client_secret_file)", "not tried",
+        ]  # fmt: skip
         elsewhere = await cli.here(*SEARCH, "--profile", "pacs", "--token-url", f"{token_url}/2")
         assert (elsewhere.code, "--token-url is not that of the profile" in elsewhere.error_line) == (2, True)
         as_user = await cli.here(*SEARCH, "--profile", "pacs", "--username", "demo")
         assert (as_user.code, "no password for profile pacs" in as_user.error_line) == (2, True)
         listed = await cli.here("profiles", "list")
-        for ran in (shown, tested, elsewhere, as_user, listed):
+        for ran in (shown, tested, refused, elsewhere, as_user, listed):
             watch.feed_text(ran.out + ran.err)
     assert " me" in listed.out
     watch.feed_text(config.read_text())

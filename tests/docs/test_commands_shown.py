@@ -96,6 +96,7 @@ async def run_line(cli: Cli, line: str, addresses: Mapping[str, str]) -> Any:
     return await cli(*words[1:]) if words[0] == "postdicom" and words[1] != "serve" else None
 
 
+@pytest.mark.large  # ``nox -s docs`` runs it, too
 async def test_the_first_page_works(cli: Cli, tmp_path: Path) -> None:
     """Its lines, in their order, beside the two archives that it has its reader start."""
     served = [words for block, words in SHOWN if block.page == FIRST and words[0] == "serve"]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from postdicom_async import AuthenticationFailed, ClientCredentials, DicomWeb, Status, Tls, UsageError
+from postdicom_async import AuthenticationFailed, ClientCredentials, DicomWeb, PostDicom, Status, Tls, UsageError
 from postdicom_async.events import AttemptFailed, CredentialsRefreshed, RequestEnded
 from postdicom_async.http import credentials
+from postdicom_async.sync import DICOMwebClient
 from tests.faults.archive import MemoryArchive
 from tests.faults.clients import FAST, files_below, settings
 from tests.support.bodies import json_reply
@@ -23,9 +24,12 @@ from tests.support.faulty_server import FaultyServer, Reply, Request, unused_por
 from tests.support.token_endpoint import TokenEndpoint, embedded_archive_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.faults.clients import Connect
+
+pytestmark = pytest.mark.above_the_transport
 
 EMPTY = json_reply([])
 SECRET = "cnry-Client/s3cret+77:%"
@@ -97,7 +101,7 @@ async def test_fifty_requests_make_one_token_request(connect: Connect) -> None:
 
 
 async def test_a_token_is_replaced_early_while_requests_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of the test's: nobody waits for the new token but the one who asks, and no request is refused."""
+    """On a clock of the test's: nobody waits for the new token, and no request is refused."""
     now = 1000.0
     monkeypatch.setattr(credentials, "monotonic", lambda: now)
     endpoint, gate = TokenEndpoint(lifetime=300), asyncio.Event()
@@ -123,15 +127,22 @@ async def test_a_token_is_replaced_early_while_requests_go_on(monkeypatch: pytes
             assert len(endpoint.asked) == 1
             now += 2
             gate.clear()
-            asking = asyncio.create_task(search(archive))
-            while len(server.requests) < 3:  # until the one that asks is under way, one of these asks instead
-                await search(archive) if auth.keeper()._lock.statistics().locked else await asyncio.sleep(0)
-            assert server.requests[2].header("authorization") == "Bearer cnry-token-1"
+            for _ in range(3):
+                await search(archive)
+            assert endpoint.issued == 1
             gate.set()
-            await asking
-    assert [one.header("authorization") for one in server.requests][3:] == ["Bearer cnry-token-2"]
-    assert endpoint.issued == 2
+            await another_token(auth, "cnry-token-1")
+            await search(archive)
+    seen = [one.header("authorization") for one in server.requests]
+    assert seen == ["Bearer cnry-token-1"] * 5 + ["Bearer cnry-token-2"]
+    assert (endpoint.issued, len(tokens.requests)) == (2, 2)
     assert [one for one in told if isinstance(one, CredentialsRefreshed)] == [CredentialsRefreshed()]
+
+
+async def another_token(auth: ClientCredentials, than: str) -> None:
+    """Wait for the task that asks early."""
+    while auth.keeper().value == than:
+        await asyncio.sleep(0.001)
 
 
 async def test_an_endpoint_that_is_down_does_not_matter_while_the_token_is_good(
@@ -140,22 +151,24 @@ async def test_an_endpoint_that_is_down_does_not_matter_while_the_token_is_good(
     now = 1000.0
     monkeypatch.setattr(credentials, "monotonic", lambda: now)
     endpoint = TokenEndpoint(lifetime=300)
-    async with (
-        FaultyServer(endpoint) as tokens,
-        FaultyServer(endpoint.guard(lambda _: EMPTY)) as server,
-        DicomWeb(server.url, auth=client_of(tokens, early=100), settings=FAST) as archive,
-    ):
-        await search(archive)
-        now += 210
-        endpoint.script = [Reply(503)]
-        await search(archive)
-        await search(archive)
-        assert len(endpoint.asked) == 2  # and not again at once
-        now += 20
-        await search(archive)
-        assert (len(endpoint.asked), endpoint.issued) == (3, 2)
-        now += 1000  # past the end of it: nobody uses it, whatever an archive would say
-        await search(archive)
+    async with FaultyServer(endpoint) as tokens, FaultyServer(endpoint.guard(lambda _: EMPTY)) as server:
+        auth = client_of(tokens, early=100)
+        async with DicomWeb(server.url, auth=auth, settings=FAST) as archive:
+            await search(archive)
+            now += 210
+            endpoint.script = [Reply(503)]
+            for _ in range(3):
+                await search(archive)
+            while not auth.keeper()._failures:
+                await asyncio.sleep(0.001)
+            await search(archive)
+            assert len(endpoint.asked) == 2  # and not again at once
+            now += 20
+            await search(archive)
+            await another_token(auth, "cnry-token-1")
+            assert (len(endpoint.asked), endpoint.issued) == (3, 2)
+            now += 1000  # past the end of it: nobody uses it, whatever an archive would say
+            await search(archive)
     assert (endpoint.issued, endpoint.refused) == (3, 0)
 
 
@@ -497,3 +510,35 @@ async def test_a_token_that_expires_while_a_study_comes_from_several_connections
     assert sorted(files_below(tmp_path).values())[-len(files) :] == sorted(files)
     assert endpoint.issued >= 3
     assert len(tokens.requests) == endpoint.issued
+
+
+# --- other clients ----------------------------------------------------------------------------------------------------
+
+
+async def test_postdicom_s_own_client_in_the_name_of_a_client() -> None:
+    """Its constructor takes user and password, as the vendor's service does; a copy takes anything."""
+    endpoint = TokenEndpoint()
+    async with (
+        FaultyServer(endpoint) as tokens,
+        FaultyServer(endpoint.guard(lambda _: EMPTY)) as server,
+        PostDicom(server.url, "user", "password", settings=FAST) as archive,
+    ):
+        assert await search(archive.with_options(auth=client_of(tokens))) == []
+    assert (endpoint.issued, endpoint.refused) == (1, 0)
+
+
+def test_the_synchronous_client() -> None:
+    """Its event loop is in another thread, where it has a token of its own."""
+    endpoint = TokenEndpoint(uses=2)
+
+    async def serve(work: Callable[[str, str], None]) -> None:
+        async with FaultyServer(endpoint) as tokens, FaultyServer(endpoint.guard(lambda _: EMPTY)) as server:
+            await asyncio.to_thread(work, server.url, f"{tokens.url}/token")
+
+    def work(url: str, token_url: str) -> None:
+        auth = ClientCredentials(token_url, "me", "s3cret")
+        with DICOMwebClient(url, auth=auth) as client:
+            assert [client.search_for_studies(limit=1) for _ in range(5)] == [[]] * 5
+
+    asyncio.run(serve(work))
+    assert (endpoint.issued, endpoint.refused) == (3, 2)

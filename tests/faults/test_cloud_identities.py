@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import botocore.auth
 import botocore.credentials
+import google.auth.credentials
 import pytest
 from botocore.awsrequest import AWSRequest
 from cryptography.hazmat.primitives import serialization
@@ -141,6 +142,22 @@ async def test_google_refuses_or_fails(
         watch.feed(caught.value)
         assert ACCOUNT not in f"{caught.value} {vars(caught.value)}"
     assert (caught.value.temporary, caught.value.__context__) == (temporary, None)
+
+
+async def test_an_identity_of_google_that_is_passed(watch: CanaryWatch) -> None:
+    """It may not say when its token ends."""
+
+    class Identity(google.auth.credentials.Credentials):
+        refreshed = 0
+
+        def refresh(self, request: Any) -> None:
+            self.refreshed += 1
+            self.token, self.expiry = GOOGLE, None
+
+    identity = Identity()  # type: ignore[no-untyped-call]
+    async with FaultyServer(takes(GOOGLE)) as archive:
+        await many(archive.url, tokens.google(identity))
+    assert identity.refreshed == 1
 
 
 async def test_google_knows_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 FILE = small_dicom(pixel_bytes=3 << 20)
 UIDS = uids_of(FILE)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tests.faults.clients import Connect
     from tests.support.canaries import CanaryWatch
 
+pytestmark = pytest.mark.above_the_transport
+
 EMPTY = json_reply([])
 ORDINARY = (RequestEnded, InstanceEnded)
 

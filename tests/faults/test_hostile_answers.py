@@ -20,6 +20,8 @@ from tests.support.faulty_server import FaultyServer, Reply, Request
 if TYPE_CHECKING:
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 STUDY = uid(1)
 FILES = list(study_files(3).values())
 UIDS = [uids_of(file) for file in FILES]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from postdicom_async import DicomWeb
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 INSTANCE = (uid(1), uid(1, 1), uid(1, 1, 1))
 STUDIES = [uid(n) for n in range(100, 400)]
 SHORT = replace(DICOMWEB, url_bytes=600)

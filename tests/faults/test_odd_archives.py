@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.faults.clients import Connect
     from tests.faults.odd_archives import OddArchive
 
+pytestmark = pytest.mark.above_the_transport
+
 TAGS = replace(DICOMWEB, filter_form="tag")
 WHOLE = {name_of(file): file for file in FILES}
 EVERYTHING = [uid(2), uid(1), uid(3)]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 FAILED, STORED, UNREADABLE = Status.FAILED, Status.STORED, Status.UNREADABLE
 WHOLE = small_dicom(pixel_bytes=4096)
 CUT = WHOLE[:-100]

@@ -29,6 +29,8 @@ from tests.support.faulty_server import FaultyServer, Reply, Request, unused_por
 if TYPE_CHECKING:
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 EMPTY = json_reply([])
 
 

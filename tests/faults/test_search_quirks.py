@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 STUDIES = [dicom_json(StudyInstanceUID=uid(n)) for n in range(1, 26)]
 TAGS = ("0020000D", "0020000E", "00080018")
 UIDS = [uid(n) for n in range(1, 26)]

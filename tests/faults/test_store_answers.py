@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 FILES = list(study_files(4, series=2).values())
 UIDS = [uids_of(file).sop_instance_uid for file in FILES]
 JSON = {"Content-Type": "application/dicom+json"}

@@ -18,6 +18,8 @@ from tests.support.faulty_server import FaultyServer, Reply, Request
 if TYPE_CHECKING:
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 EMPTY = json_reply([])
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 STUDY = uid(1)
 ONE = (uid(1), uid(1, 1), uid(1, 1, 1))
 FILES = list(study_files(3).values())

@@ -20,6 +20,7 @@ from postdicom_async import (
 )
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs import discovery
+from postdicom_async.jobs.begin import VerifyLevel
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
 from postdicom_async.jobs.ends.specs import EndLike, end_of
@@ -319,6 +320,18 @@ async def test_a_larger_sample_verifies_again_what_was_verified_before(
         archive.store.instance(name).path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])  # type: ignore[union-attr]
     again = await (await jobs.copy(folder, archive.url, verify="bytes", job=ledger)).wait()
     assert counts(again)[State.FAILED] == 15
+
+
+@pytest.mark.parametrize(("first", "then"), [("bytes", "listed"), ("listed", "bytes")])
+async def test_a_run_that_is_gone_on_with_claims_what_its_last_command_verified(
+    folder: Path, archive: EmbeddedArchive, tmp_path: Path, first: VerifyLevel, then: VerifyLevel
+) -> None:
+    ledger = tmp_path / "job.db"
+    async with await jobs.copy(folder, archive.url, verify=first, job=ledger) as job:
+        async for _ in job:
+            break  # which stops it
+    summary = await (await jobs.copy(folder, archive.url, verify=then, job=ledger)).wait()
+    assert (summary.facts.run, summary.facts.verify, summary.verified) == (1, then, 15)
 
 
 async def test_a_target_that_has_far_more_is_asked_for_each_study(

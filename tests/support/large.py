@@ -25,5 +25,5 @@ def examples(most: int) -> int:
     return most if LARGE else -(-most // 4)
 
 
-above_the_transport = pytest.mark.parametrize("transport_name", ["aiohttp", large("httpx")])
-"""For code above the transport: run on the library's own transport; with large tests on httpx's too."""
+above_the_transport = pytest.mark.above_the_transport
+"""Of a test or a file, for code above the transport: run on the library's own; among the large ones on httpx's too."""

@@ -22,14 +22,17 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     Path("to-send").mkdir()
     for number, data in enumerate(slide_files(JPEGBaseline8Bit)):
         Path(f"to-send/{number}.dcm").write_bytes(data)
-    names: dict[str, Any] = {}
     with archive_in_thread(EmbeddedArchive(username="user", password="password")) as archive:
+        names: dict[str, Any] = {"url": archive.url, "username": "user", "password": "password"}
         archive.add_files(sorted(Path("to-send").iterdir()))
         for block in blocks_of("python"):
             if block.page == PAGE:
                 text = block.text.replace("https://archive.example/dicom-web", archive.url).replace("P-1", "SLIDE-1")
                 exec(compile(text, str(block), "exec"), names)
         names["client"].close()
+        names["account"].close()
+    assert [order.patient_id for order in names["orders"]] == ["SLIDE-1"]
+    assert names["rendered"].media_type == "image/jpeg"
     assert names["study_uid"] == STUDY
     assert names["region"].size == (256, 256)
     assert capsys.readouterr().out.split()[-3:] == ["True", "2", "404"]

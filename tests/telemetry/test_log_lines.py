@@ -114,6 +114,33 @@ async def test_the_event_says_the_same(connect: Connect, caplog: pytest.LogCaptu
     assert [type(event) for event in others] == [RequestEnded]
 
 
+async def test_what_a_user_does_to_records_breaks_nothing(
+    connect: Connect, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's logging raises where a record has a field already, and what a filter raises."""
+
+    def factory(*args: Any, **more: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **more)
+        vars(record)["status"] = "theirs"
+        return record
+
+    def refuses(_record: logging.LogRecord) -> bool:
+        raise RuntimeError("Doe^Jane was here")
+
+    caplog.set_level(logging.DEBUG, "postdicom_async")
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(factory)
+    try:
+        async with FaultyServer(json_reply([])) as server, connect(server.url) as archive:
+            await archive.search_for_studies().all()
+            assert vars(caplog.records[-1])["status"] == "theirs"
+            assert "search for studies: 200, attempt 1" in caplog.text
+            monkeypatch.setattr(logging.getLogger("postdicom_async.http"), "filters", [refuses])
+            await archive.search_for_studies().all()
+    finally:
+        logging.setLogRecordFactory(before)
+
+
 def test_nothing_is_printed_where_nothing_is_set_up() -> None:
     code = "import logging, postdicom_async.watching as w; w.HTTP_LOG.warning('seen'); w.JOBS_LOG.error('seen')"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

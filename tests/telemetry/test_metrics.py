@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,3 +81,18 @@ async def test_few_attributes(attribute: str, traced: Traced, connect: Connect) 
         await archive.upload(FILES[:1])
     for name in (SENT, RECEIVED, SECONDS):
         assert set(traced.sums(name, attribute)) == {None}
+
+
+async def test_instances_counted_in_threads(traced: Traced) -> None:
+    """They are given to the SDK in groups: none is lost, whoever counts at the same time."""
+    from postdicom_async import watching
+
+    def count() -> None:
+        for _ in range(2000):
+            watching.tell_instance("upload", "stored", 3, None)
+
+    await asyncio.gather(*(asyncio.to_thread(count) for _ in range(4)))
+    with watching.watch_call("upload"):
+        pass
+    assert traced.sums(INSTANCES, "postdicom.status") == {"stored": 8000}
+    assert traced.sums(SIZES, "postdicom.status") == {"stored": 24000}

@@ -12,7 +12,7 @@ import pytest
 
 from postdicom_async.errors import AuthenticationFailed, UsageError
 from postdicom_async.http import credentials
-from postdicom_async.http.credentials import Credentials, Road
+from postdicom_async.http.credentials import Credentials, Road, Token
 from postdicom_async.settings import Settings
 
 
@@ -206,3 +206,61 @@ async def test_cancelling_one_waiter_leaves_the_others() -> None:
     assert isinstance(found[0], asyncio.CancelledError)
     assert len(set(found[1:])) == 1
     assert str(found[1]).startswith("Bearer token")
+
+
+# --- a callable that says how long its token is good ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("", None), ("two words", None), (None, None), ("abc", 0), ("abc", -1), ("abc", True), ("abc", "60")],
+)
+def test_tokens_that_are_none(value: Any, seconds: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        Token(value, seconds)
+    assert not (value and str(value) in str(caught.value))
+
+
+def test_a_token_does_not_show() -> None:
+    assert "hunter2" not in repr(Token("tok-hunter2hunter2", 60))
+
+
+async def test_a_token_with_a_lifetime_is_replaced_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of ten minutes a minute before its end, one of a minute after half of it; all go on meanwhile."""
+    now, asked = 0.0, 0
+    monkeypatch.setattr(credentials, "monotonic", lambda: now)
+
+    async def source() -> Token:
+        nonlocal asked
+        asked += 1
+        return Token(f"token{asked}", 600 if asked == 1 else 60)
+
+    account = credentials_from(source)
+    for moment, header, asks in [
+        (0, "token1", 1),
+        (539, "token1", 1),
+        (541, "token1", 2),  # one request begins it
+        (542, "token2", 2),
+        (570, "token2", 2),
+        (572, "token2", 3),
+        (573, "token3", 3),
+        (700, "token4", 4),  # after its end it is asked for at once
+    ]:
+        now = float(moment)
+        assert await account.header() == f"Bearer {header}"
+        await asyncio.sleep(0.01)
+        assert asked == asks
+
+
+async def test_a_token_that_ends_at_once_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is wrong somewhere must not make it ask for ever."""
+    now = 0.0
+    monkeypatch.setattr(credentials, "monotonic", lambda: now)
+
+    async def source() -> Token:
+        nonlocal now
+        now += 5
+        return Token(f"token{now:.0f}", 1)
+
+    account = credentials_from(source)
+    assert [await account.header() for _ in range(3)] == ["Bearer token5", "Bearer token10", "Bearer token15"]
