@@ -49,9 +49,10 @@ _CLOUD: Final = CommandGroup(
             "search", "contents", "create", "update", "delete", "add-order", "remove-orders", "share",
             "share-by-email", "share-to-upload", "share-to-upload-by-email", "share-with",
         ),
-        "share": CommandGroup("Patient orders shared: link, email.", {
+        "share": CommandGroup("Patient orders shared: link, email, upload.", {
             "link": "share.link_without_password.cloud",
             "email": "share.email.cloud",
+            "upload": "share_upload.cloud_upload_and_share",
         }),
         "view": CommandGroup("Addresses that open the viewer: order, patient, folder.", {
             "order": "share.view_order.cloud",
@@ -119,7 +120,11 @@ COMMANDS: Final = CommandGroup(
         "folders": _of_vendor(
             "Folders of orders", "folders", "dicomweb", "search", "create", "add-order", "share"
         ),
-        "share": _of_vendor("Links to patient orders", "share", "dicomweb", "orders", "link"),
+        "share": CommandGroup("Links to patient orders: orders, link, upload.", {
+            "orders": "share.orders.dicomweb",
+            "link": "share.link.dicomweb",
+            "upload": "share_upload.upload_and_share",
+        }),
         "cloud": _CLOUD,
         "profiles": CommandGroup(
             "Named archives: add, list, show, test, remove.\n\nFor --profile NAME, and as ends of jobs (NAME:).", {

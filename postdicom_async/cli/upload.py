@@ -136,7 +136,7 @@ def run_upload(
     try:
         report = run_async(work)
     except (PostdicomError, Interrupted) as error:
-        _tell_partial(error, progress, telling)
+        tell_partial(error, progress, telling)
         raise
     return _tell(report, telling)
 
@@ -146,14 +146,14 @@ def _tell(report: UploadReport, telling: UploadOutput) -> int:
     orders = report.patient_order_uuids if telling.with_orders else None
     code, line = _end_of(report, telling)
     if telling.as_json:
-        found = _document(report.outcomes, report.counts, report.bytes_sent, report.seconds, orders)
+        found = upload_document(report.outcomes, report.counts, report.bytes_sent, report.seconds, orders)
         output.write_document(found, error=None if code == Exit.OK else line)
     else:
-        _list_failures(report)
+        list_failures(report)
         if not telling.quiet and not _is_nothing(report):
             rate = output.rate_text(report.bytes_sent, report.seconds)
             size, seconds = output.size_text(report.bytes_sent), output.time_text(report.seconds)
-            output.write(f"{_counts_text(report.counts)}; {size} in {seconds}, {rate}")
+            output.write(f"{upload_counts(report.counts)}; {size} in {seconds}, {rate}")
             _list_orders(orders or ())
     if code != Exit.OK:
         output.error(line or "")
@@ -183,7 +183,7 @@ def _end_of(report: UploadReport, telling: UploadOutput) -> tuple[Exit, str | No
     return code_of_failures(report.failures), words
 
 
-def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telling: UploadOutput) -> None:
+def tell_partial(error: PostdicomError | Interrupted, progress: Progress, telling: UploadOutput) -> None:
     """Write what was done before an early end."""
     report: UploadReport | None = getattr(error, "report", None)
     counts = progress.counts if report is None else report.counts
@@ -193,16 +193,18 @@ def _tell_partial(error: PostdicomError | Interrupted, progress: Progress, telli
         named = {outcome.patient_order_uuid: None for outcome in outcomes if outcome.patient_order_uuid}
         orders = (tuple(named) if report is None else report.patient_order_uuids) if telling.with_orders else None
         size = progress.bytes_done if report is None else report.bytes_sent
-        output.write_document(_document(outcomes, counts, size, seconds, orders), error=error)
+        output.write_document(upload_document(outcomes, counts, size, seconds, orders), error=error)
     elif any(Outcome("", status).in_archive for status in counts):
-        output.note(f"before it ended: {_counts_text(counts)}; the same command again {telling.again}")
+        output.note(f"before it ended: {upload_counts(counts)}; the same command again {telling.again}")
 
 
-def _counts_text(counts: Mapping[Status, int]) -> str:
+def upload_counts(counts: Mapping[Status, int]) -> str:
+    """Return how many files came to each end."""
     return ", ".join(f"{count} {status}" for status, count in counts.items()) or "nothing"
 
 
-def _list_failures(report: UploadReport) -> None:
+def list_failures(report: UploadReport) -> None:
+    """Write what needs attention to standard error."""
     for outcome in report.failures[:_LISTED]:
         code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
         reason = output.in_options(outcome.reason or "no reason given")
@@ -218,13 +220,14 @@ def _list_orders(uuids: tuple[str, ...]) -> None:
         output.write(f"and {len(uuids) - _LISTED} more patient orders; --json lists all")
 
 
-def _document(
+def upload_document(
     outcomes: Iterable[Outcome],
     counts: Mapping[Status, int],
     size: int,
     seconds: float | None,
     orders: Iterable[str] | None,
 ) -> dict[str, Any]:
+    """Return the content of the JSON document."""
     by_status = {status.value: number for status, number in counts.items()}
     return {
         "summary": {"instances": sum(counts.values()), **by_status, "bytes": size, "seconds": seconds},
@@ -250,7 +253,7 @@ def _item(outcome: Outcome, *, with_order: bool) -> dict[str, Any]:
 
 # --- to the Cloud API -------------------------------------------------------------------------------------------------
 
-_Institution: TypeAlias = Annotated[
+UploadInstitution: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--institution-uuid",
@@ -267,7 +270,7 @@ def cloud_upload(
     reporting: Reporting,
     paths: SourcePaths = None,
     files_from: FilesFrom = None,
-    institution_uuid: _Institution = None,
+    institution_uuid: UploadInstitution = None,
     folder_uuid: Annotated[
         str | None,
         typer.Option("--folder", "--folder-uuid", metavar="UUID", help="A folder to put the files' orders into."),
@@ -317,7 +320,7 @@ def documents(
     patient_order_uuid: Annotated[str, typer.Option("--patient-order-uuid", metavar="UUID", help="The order.")],
     account: CloudOptions,
     common: Common,
-    institution_uuid: _Institution = None,
+    institution_uuid: UploadInstitution = None,
     as_json: ReportAsJson = False,
 ) -> int:
     """Attach documents to a patient order.

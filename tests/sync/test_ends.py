@@ -260,7 +260,8 @@ def late():
 
 threading.Thread(target=late).start()
 """
-    assert ended(run(script, archive.url)) == ("3\n3\n3\n", "", 0)
+    # by name: the system is asked for the address in a thread, of which there are none at the very end
+    assert ended(run(script, archive.url.replace("127.0.0.1", "localhost"))) == ("3\n3\n3\n", "", 0)
 
 
 def test_the_interpreter_ends_in_the_middle_of_an_endless_answer() -> None:
@@ -283,6 +284,10 @@ next(arriving)
 sys.stdout.flush()
 child = os.fork()
 if child == 0:
+    try:
+        next(arriving)
+    except ValueError as error:
+        print(error)
     del arriving, other
     gc.collect()
     print("child", len(client.search_for_studies()), len(client.retrieve_study("{STUDY}")), flush=True)
@@ -295,4 +300,5 @@ print("parent", len(list(arriving)), len(client.search_for_studies()), len(other
 client.close()
 other.close()
 """
-    assert ended(run(script, archive.url)) == ("child 3 4\nparent 3 3 3\n", "", 0)
+    told = "this iterator was made before the process was forked"
+    assert ended(run(script, archive.url)) == (f"{told}\nchild 3 4\nparent 3 3 3\n", "", 0)
