@@ -34,7 +34,7 @@ FLOORS = {
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
-    "sync": {"dicom", "http", "dicomweb", "disk", "transfer", "vendor", "postdicom"},
+    "sync": {"dicom", "http", "dicomweb", "disk", "transfer", "vendor", "postdicom", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
     "web": {"dicom", "disk", "dicomweb", "jobs"},
 }
