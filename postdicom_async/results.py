@@ -218,6 +218,7 @@ of them, which is enough when as many different ones arrived in an undamaged ans
 be asked, or when its list or number contradicts what arrived (see `DownloadReport.contradicted`)."""
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class DownloadReport:
     """What a download left on disk.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from postdicom_async.dicom.header import HeaderGap, InstanceHeader, read_header, read_values
 from postdicom_async.dicom.tags import TAG
 from postdicom_async.dicom.text import decode_text
+from postdicom_async.face import public_face
 from postdicom_async.markup import element, joined, table
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class SkippedFile:
     duplicate_of: Path | None = field(default=None, repr=False)
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Scan:
     """The result of a scan; each file is either one instance below ``patients`` or one entry of ``skipped``.

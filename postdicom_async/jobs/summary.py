@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from postdicom_async.face import public_face
 from postdicom_async.frames import ColumnKind, ColumnValues, frame_of
 from postdicom_async.jobs.states import SETTLED, Reason, State
 from postdicom_async.markup import element, joined, table
@@ -111,6 +112,7 @@ class ItemLine(NamedTuple):
     item: str = ""
 
 
+@public_face
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A job as it stands.

@@ -24,6 +24,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -139,8 +140,13 @@ class Portal:
     # --- in the loop --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with asyncio.Runner() as runner:
+        runner = asyncio.Runner()
+        try:
             runner.run(self._main())
+        finally:
+            # The runner waits for threads of the loop's executor, in a thread: at its end the interpreter starts none.
+            with suppress(RuntimeError):
+                runner.close()
 
     async def _main(self) -> None:
         end = asyncio.Event()

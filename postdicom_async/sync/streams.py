@@ -111,6 +111,8 @@ class Channel(Generic[_Item]):
             StopIteration: there is none.
             BaseException: what broke the stream.
         """
+        if not self._line.is_here:  # what would fill it is not here, nor who may hold its lock
+            raise UsageError("this iterator was made before the process was forked")
         with self._changed:
             while not self._items and not self._is_over:
                 self._changed.wait()
@@ -139,9 +141,10 @@ class Channel(Generic[_Item]):
 
     def close(self) -> None:
         """End the pump, and wait until its connection is free; what has not been taken is dropped."""
+        if not self._line.is_here:
+            return
         self.cancel()
-        if self._line.is_here:
-            self._line.portal.wait_for(self._ended)
+        self._line.portal.wait_for(self._ended)
         with self._changed:
             self._items.clear()
             self._size, self._is_over = 0, True

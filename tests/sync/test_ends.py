@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +133,28 @@ def test_whoever_reads_slowly_slows_the_network_down() -> None:
                 assert each.Rows
             assert server.sent > stood + (64 << 20)
         assert server.left.wait(20)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_is_flat_however_large_a_study_is() -> None:
+    """In a process of its own: its peak after a quarter of a gigabyte is that after a fifth of it."""
+    script = """
+from pathlib import Path
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
+
+with DICOMwebClient(url) as client, client.iter_study("1.2.3") as arriving:
+    for number, dataset in zip(range(1000), arriving):
+        assert dataset.Rows
+        if number == 200:
+            before = peak()
+    print(peak() - before)
+"""
+    with raw_server(endless_study) as server:
+        out, err, code = ended(run(script, server.url))
+    assert (err, code) == ("", 0)
+    assert int(out) < 16
 
 
 def stands_still(server: RawServer) -> bool:
@@ -260,7 +283,8 @@ def late():
 
 threading.Thread(target=late).start()
 """
-    assert ended(run(script, archive.url)) == ("3\n3\n3\n", "", 0)
+    # by name: the system is asked for the address in a thread, of which there are none at the very end
+    assert ended(run(script, archive.url.replace("127.0.0.1", "localhost"))) == ("3\n3\n3\n", "", 0)
 
 
 def test_the_interpreter_ends_in_the_middle_of_an_endless_answer() -> None:
@@ -283,6 +307,10 @@ next(arriving)
 sys.stdout.flush()
 child = os.fork()
 if child == 0:
+    try:
+        next(arriving)
+    except ValueError as error:
+        print(error)
     del arriving, other
     gc.collect()
     print("child", len(client.search_for_studies()), len(client.retrieve_study("{STUDY}")), flush=True)
@@ -295,4 +323,5 @@ print("parent", len(list(arriving)), len(client.search_for_studies()), len(other
 client.close()
 other.close()
 """
-    assert ended(run(script, archive.url)) == ("child 3 4\nparent 3 3 3\n", "", 0)
+    told = "this iterator was made before the process was forked"
+    assert ended(run(script, archive.url)) == (f"{told}\nchild 3 4\nparent 3 3 3\n", "", 0)
