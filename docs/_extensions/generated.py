@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import from_command
 import from_docstrings
 import public_names
+from sphinx.ext.napoleon import GoogleDocstring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,17 @@ def _keep(_app: Sphinx, what: str, name: str, _value: Any, _options: Any, lines:
         _kept[name] = list(lines)
 
 
-def _give_back(_app: Sphinx, _what: str, name: str, _value: Any, _options: Any, lines: list[str]) -> None:
+def _give_back(app: Sphinx, _what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Read the docstring of a property as that of a method is read."""
     if name in _kept:
-        lines[:] = _kept.pop(name)
+        lines[:] = GoogleDocstring(_kept.pop(name), app.config, app, "method", name, value, options).lines()
+
+
+def _on_signature(
+    _app: Sphinx, _what: str, _name: str, _value: Any, _options: Any, given: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Write a default that a dataclass makes anew as code that can be read."""
+    return given and given.replace("<factory>", "..."), returned
 
 
 def _is_internal(_app: Sphinx, _what: str, _name: str, value: Any, _skip: bool, _options: Any) -> bool | None:
@@ -71,6 +80,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect it."""
     app.connect("autodoc-process-docstring", _keep, priority=400)
     app.connect("autodoc-process-docstring", _give_back, priority=600)
+    app.connect("autodoc-process-signature", _on_signature)
     app.connect("autodoc-skip-member", _is_internal)
     app.connect("source-read", _on_reading)
     app.connect("env-get-outdated", _outdated)

@@ -17,8 +17,8 @@ INTO = Path(__file__).parents[1] / "_inventories"
 
 # By page of docs.python.org/3/library: the module, and its names; methods as Class.method.
 PYTHON: dict[str, tuple[str, str]] = {
-    "functions": ("builtins", "bool bytearray dict float frozenset int list memoryview object set str tuple type"),
-    "stdtypes": ("builtins", "bytes"),
+    "functions": ("builtins", "bool float int object type"),
+    "stdtypes": ("builtins", "bytearray bytes dict frozenset list memoryview set str tuple"),
     "exceptions": (
         "builtins",
         (

@@ -46,6 +46,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "doctor": ("doctor.diagnosis",),
     "tokens": ("tokens.client_credentials", "http.credentials"),
 }
+OF_MANY = {"Client", "Headers", "Proxy", "Request", "Response", "URL"}  # without httpx's name: of other packages
 FACADES = {  # what is reached through a client and has no public name of its own
     "postdicom": (
         "postdicom_async.postdicom.facades",
@@ -164,7 +165,8 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: Any, content: nodes.Node) 
     for tried in (f"{package}.{tail}" for tail in tails for package in ("postdicom_async", "postdicom_async.jobs")):
         if tried in domain.objects:
             return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", tried, node, content) or content
-    if not name.startswith("postdicom_async.") and (full := _by_last_word().get(last)):
+    full = _by_last_word().get(last)
+    if full and name.partition(".")[0] in {last, full.partition(".")[0]} and not (name == last and last in OF_MANY):
         copy = node.copy()
         copy["reftarget"], copy["reftype"] = full, "obj"
         found = resolve_reference_any_inventory(env, honor_disabled_refs=False, node=copy, contnode=content)

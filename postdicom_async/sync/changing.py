@@ -18,6 +18,7 @@ from postdicom_async.face import translated
 from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.sync.asking import Asking, Params, required, with_query
+from postdicom_async.sync.failures import as_callers_catch_it
 
 if TYPE_CHECKING:
     import os
@@ -73,7 +74,9 @@ class Changing(Asking):
         async def send(archive: DicomWeb) -> Answer:
             return await archive.internals.session.fetch(call, cap=archive.settings.limits.json_bytes)
 
-        return _data_set_of(self._run(send, call.operation))
+        answer = self._run(send, call.operation)
+        with as_callers_catch_it():
+            return _data_set_of(answer)
 
     # --- delete -------------------------------------------------------------------------------------------------------
 

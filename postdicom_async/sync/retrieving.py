@@ -15,6 +15,7 @@ from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.sync.accept import MediaTypes, instances_ladder, rendered_accept, values_ladder
 from postdicom_async.sync.asking import Asking, Params, frames_wanted, required, with_query
+from postdicom_async.sync.failures import as_callers_catch_it
 from postdicom_async.sync.streams import ItemStream
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ class Retrieving(Asking):
         path, ladder = self._path(target, params=additional_params), instances_ladder(media_types, single=True)
         with self._stream_of(lambda _: [(None, path)], ladder, "retrieve instance", bytes) as parts:
             found = list(parts)
+        with as_callers_catch_it():
+            return self._only(found, target)
+
+    def _only(self, found: list[bytes], target: Target) -> Dataset:
+        """Return the instance that was asked for."""
         if len(found) != 1:
             raise ProtocolError(f"the archive answered with {len(found)} instances", operation="retrieve instance")
         header = read_header(found[0], complete=True)

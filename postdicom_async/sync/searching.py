@@ -24,6 +24,7 @@ from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat
 from postdicom_async.sync.asking import Asking, Params, pairs_of, required, with_query
+from postdicom_async.sync.failures import as_callers_catch_it
 
 if TYPE_CHECKING:
     from postdicom_async.dicom.json_reading import DicomJson
@@ -194,7 +195,8 @@ class Searching(Asking):
         target = self._target(study_instance_uid, series, required("sop_instance_uid", sop_instance_uid))
         found = self._metadata(target, additional_params)
         if not found:
-            raise ProtocolError("the archive answered with no metadata", operation="retrieve metadata of instance")
+            with as_callers_catch_it():
+                raise ProtocolError("the archive answered with no metadata", operation="retrieve metadata of instance")
         return found[0]
 
     def _metadata(self, target: Target, params: Params | None) -> list[DicomJson]:

@@ -87,16 +87,7 @@ def create_session_from_gcp_credentials(google_credentials: Any = None) -> HttpS
     Raises:
         UsageError: the extra ``google`` is not installed.
     """
-    if google_credentials is None:
-        try:
-            import google.auth
-        except ImportError:
-            google_credentials = None
-        else:
-            google_credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    if google_credentials is None:
-        raise UsageError('Google\'s credentials need google-auth; pip install "postdicom-async[google]"')
-    return HttpSession(auth=_GoogleAuth(google_credentials))
+    return HttpSession(auth=_google(google_credentials))
 
 
 def add_certs_to_session(session: SessionLike, ca_bundle: str | None = None, cert: str | None = None) -> SessionLike:
@@ -143,7 +134,7 @@ def auth_of(session: SessionLike) -> Auth:
     if any((getattr(session, "hooks", None) or {}).values()):
         raise UsageError("hooks of the session are not called; use settings=Settings(on_event=…)", argument="session")
     if (credentials := getattr(session, "credentials", None)) is not None and hasattr(credentials, "before_request"):
-        return _GoogleAuth(credentials)  # google.auth.transport.requests.AuthorizedSession
+        return _google(credentials)  # google.auth.transport.requests.AuthorizedSession
     home = next((kind.__module__ for kind in type(session).__mro__ if "request" in vars(kind)), "")
     if home and home.partition(".")[0] != "requests":
         raise UsageError("this kind of session sends requests in its own way; give auth= instead", argument="session")
@@ -173,6 +164,12 @@ def auth_from_header(value: str) -> Auth:
             user, _, password = b64decode(rest, validate=True).decode().partition(":")
             return (user, password)
     return _Signing(lambda _method, _url, _headers: {"Authorization": value})
+
+
+def _google(credentials: Any) -> Auth:
+    from postdicom_async.tokens.google_cloud import google
+
+    return google(credentials)
 
 
 def _text(value: str | bytes) -> str:
@@ -225,18 +222,5 @@ class _RequestsAuth(_Signing):
             prepared.prepare(method=method, url=url, headers=headers)
             found: Mapping[str, Any] = auth(prepared).headers
             return {name: value for name, value in found.items() if name.lower() != "content-length"}
-
-        super().__init__(sign)
-
-
-class _GoogleAuth(_Signing):
-    """Credentials of ``google-auth``, which refresh themselves."""
-
-    def __init__(self, credentials: Any) -> None:
-        def sign(method: str, url: str, headers: dict[str, str]) -> Mapping[str, Any]:
-            from google.auth.transport.requests import Request
-
-            credentials.before_request(Request(), method, url, headers)
-            return headers
 
         super().__init__(sign)

@@ -2,7 +2,7 @@
 
 A call is an internal span; each of its requests is a client span below it, one for each attempt. What the conventions
 want and this leaves out is ``url.full``: a path and a query name patients. An error is recorded by its class, and by
-its message only if that is made of our own words and of a server's masked ones.
+its message only if that is made of our own words: a server's may name a UID even when they are masked.
 
 The transport's own requests are marked as instrumented: an instrumentation of aiohttp or httpx would write their URLs.
 Importing this imports opentelemetry.
@@ -10,6 +10,7 @@ Importing this imports opentelemetry.
 
 from __future__ import annotations
 
+import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -32,11 +33,11 @@ from postdicom_async.errors import (
     RateLimited,
     ServerError,
 )
-from postdicom_async.watching import LOG
+from postdicom_async.watching import LOG, say
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, TracerProvider
 
@@ -55,7 +56,7 @@ _GIVEN_EVERY: Final = 1.0  # seconds
 _RESEND: Final = "http.request.resend_count"
 _BODY_SIZES: Final = ("http.request.body.size", "http.response.body.size")
 _FRAME_SIZES: Final = ("postdicom.frame.sent", "postdicom.frame.received")
-_MASKED = (AuthenticationFailed, ConnectionFailed, NotFound, ProtocolError, RateLimited, ServerError)
+_OWN_WORDS = (AuthenticationFailed, ConnectionFailed, NotFound, ProtocolError, RateLimited, ServerError)
 _NO_ERRORS = (CancelledError, GeneratorExit)  # somebody has seen enough
 _SUPPRESS: Final = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 
@@ -68,7 +69,7 @@ def harmless(method: Callable[_P, _R]) -> Callable[_P, _R | None]:
         try:
             return method(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - a user's processor or exporter; its text may hold anything
-            LOG.warning("OpenTelemetry raised %s", type(error).__name__)
+            say(LOG, logging.WARNING, {}, "OpenTelemetry raised %s", type(error).__name__)
             return None
 
     return guarded
@@ -90,20 +91,22 @@ class Telemetry:
         meter = metrics.get_meter(SCOPE, release, meter_provider, SCHEMA)
         self.propagator: TextMapPropagator = propagator or TraceContextTextMapPropagator()
         self.propagates: bool = propagate
-        self.http_seconds = meter.create_histogram(
+        self.http_seconds: Histogram = meter.create_histogram(
             "http.client.request.duration",
             "s",
             "Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
-        self.frame_seconds = meter.create_histogram(
+        self.frame_seconds: Histogram = meter.create_histogram(
             "postdicom.client.frame.duration",
             "s",
             "From a frame on a socket of the Cloud API to the frame that answers it.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
-        self.sent = meter.create_counter("postdicom.client.sent", "By", "Bytes of bodies and frames sent.")
-        self.received = meter.create_counter("postdicom.client.received", "By", "Bytes of bodies and frames received.")
+        self.sent: Counter = meter.create_counter("postdicom.client.sent", "By", "Bytes of bodies and frames sent.")
+        self.received: Counter = meter.create_counter(
+            "postdicom.client.received", "By", "Bytes of bodies and frames received."
+        )
         self.instances: InstanceCounts = InstanceCounts(meter)
 
     @harmless
@@ -267,9 +270,9 @@ class RequestSpan:
 
 
 def _mark(span: Span, error: BaseException) -> None:
-    """Mark a span as failed, with the error's message only if nothing in it can be private."""
+    """Mark a span as failed, with the error's message if that is in our own words alone; never a server's."""
     if not isinstance(error, _NO_ERRORS):
-        message = str(error) if isinstance(error, _MASKED) else type(error).__name__
+        message = error.message if isinstance(error, _OWN_WORDS) else type(error).__name__
         span.set_status(Status(StatusCode.ERROR, message))
 
 

@@ -3,7 +3,7 @@
 Instances are written as they are (images are packed already), their lengths and checksums behind them, in the form
 that has no limit at 4 GiB. The package zipstream-ng writes the records. It asks for data, and data here is awaited:
 so it is given one piece at a time, and asked for what it makes of it. Held are a piece or two, up to 1 MiB of the
-instance that is being named, and some 600 bytes for each instance, for the list at the archive's end.
+instance that is being named, and some 800 bytes for each instance, for the list at the archive's end.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class _Names:
 
     def __init__(self, layout: Layout) -> None:
         self._naming = naming_of(layout)
-        self._given: set[str] = set()
+        self._given: dict[str, int] = {}  # with the last number behind it, so that none is tried twice
         self._unnamed = 0
 
     def of(self, start: bytes, *, complete: bool) -> str | None:
@@ -207,12 +207,13 @@ class _Names:
             return None
         return self._once("/".join(self._naming.name(found.uids, values)))
 
-    def _once(self, name: str) -> str:
-        wanted, number = name, 1
+    def _once(self, wanted: str) -> str:
+        name, number = wanted, self._given.get(wanted.lower(), 1)
         while name.lower() in self._given:
             number += 1
             stem, dot, ending = wanted.rpartition(".")
             # A UID has dots too, but no letters.
             name = f"{stem}-{number}.{ending}" if dot and ending.isalpha() else f"{wanted}-{number}"
-        self._given.add(name.lower())
+        self._given[wanted.lower()] = number
+        self._given.setdefault(name.lower(), 1)
         return name

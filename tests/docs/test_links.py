@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import zlib
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.docs.pages import BUILT, DOCS, PROJECT, filled
+from tests.docs.pages import BUILT, DOCS, PROJECT, extension, filled
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its documentation")
 
@@ -19,7 +20,6 @@ PAGES = [*OTHERS, *BUILT]
 
 CODE = re.compile(r"^( *)(```+|:::+)(?!\{(?:note|tip|warning|important)).*?^\1\2$|`+[^`\n]+`+|<!--.*?-->", re.M | re.S)
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(<?([^()\s<>]+)>?(?: \"[^\"]*\")?\)|^\[[^\]]+\]: (\S+)$", re.M)
-ADDRESS = re.compile(r"https?://[^\s)<>\"'`|]+")
 
 
 def links_of(path: Path) -> list[str]:
@@ -89,5 +89,17 @@ def test_nothing_is_fetched_when_a_page_is_read() -> None:
     for path in BUILT:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"!\[[^\]]*\]\(https?:|<(?:img|script|link|iframe|video)\b[^>]*https?:", text), path
-    for path in (DOCS / "_static").glob("*.css"):
-        assert not ADDRESS.search(path.read_text(encoding="utf-8"))
+    for path in (DOCS / "_static").iterdir():
+        assert path.stat().st_size < 150_000, path
+        if path.suffix in {".css", ".svg"}:
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"@import|@font-face|(?:url\(|href=|src=)[\"']?https?:", text), path
+
+
+def test_the_inventories_are_those_that_are_made() -> None:
+    """Names of Python, pydicom and httpx that pages link to exist in what is installed."""
+    inventories = extension("inventories")
+    for name in ("python", "pydicom", "httpx"):
+        made = getattr(inventories, f"{name}_entries")()
+        kept = (DOCS / "_inventories" / f"{name}.inv").read_bytes().split(b"zlib.\n", 1)[1]
+        assert zlib.decompress(kept).decode().splitlines() == sorted(made)

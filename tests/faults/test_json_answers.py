@@ -19,7 +19,7 @@ from tests.faults.clients import FAST, settings, transport_of
 from tests.support.bodies import dicom_json, json_reply
 from tests.support.dicom_files import study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
-from tests.support.large import above_the_transport, large
+from tests.support.large import large
 from tests.support.stalls import StallWatch
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from postdicom_async import DicomWeb, Results
     from tests.faults.clients import Connect
+
+pytestmark = pytest.mark.above_the_transport
 
 STUDY = uid(1)
 STUDIES = [dicom_json(StudyInstanceUID=uid(n), StudyDescription="x" * 50) for n in range(1, 31)]
@@ -238,7 +240,6 @@ HOSTILE = {
 }
 
 
-@above_the_transport
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize(("limit", "memory"), [(10, True), (None, False), large(None, True), large(10, False)])
 async def test_many_small_results_neither_swell_nor_stall(
@@ -290,7 +291,6 @@ async def test_an_answer_that_ends_where_it_should_leaves_the_connection_usable(
     assert server.connections == 1
 
 
-@above_the_transport
 async def test_honest_metadata_is_read_in_flat_memory(connect: Connect) -> None:
     """20,000 instances, far more than is held; the more there are, the longer it takes and that is all."""
     count, sizes = 20_000, []
@@ -311,7 +311,6 @@ async def test_honest_metadata_is_read_in_flat_memory(connect: Connect) -> None:
     assert max(sizes) - sizes[0] < 20 * MIB
 
 
-@above_the_transport
 async def test_the_event_loop_goes_on_while_metadata_is_read(connect: Connect) -> None:
     reply = Reply(200, JSON, b"".join(listed(1000)))
     async with FaultyServer(reply) as server, connect(server.url) as archive, StallWatch() as watch:
@@ -336,7 +335,6 @@ async def test_one_large_instance_neither_swells_nor_stalls(connect: Connect) ->
     assert watch.longest < STALL
 
 
-@above_the_transport
 async def test_a_large_answer_that_breaks_goes_on_where_it_was(connect: Connect) -> None:
     """Each instance once, whether the cut is marked or not, and also when the archive then sends another order."""
     texts = [text.strip(b"[,]") for text in listed(1500)][:-1]
@@ -353,7 +351,6 @@ async def test_a_large_answer_that_breaks_goes_on_where_it_was(connect: Connect)
         assert len(server.requests) == 3
 
 
-@above_the_transport
 async def test_a_large_page_that_breaks_goes_on_where_it_was(connect: Connect) -> None:
     whole = b"".join(listed(3000))
     replies = [Reply(200, JSON, whole[:-2000]), Reply(200, JSON, whole), json_reply([])]
@@ -362,7 +359,6 @@ async def test_a_large_page_that_breaks_goes_on_where_it_was(connect: Connect) -
     assert found == [uid(1, 1, number) for number in range(3000)]
 
 
-@above_the_transport
 async def test_requests_amid_a_large_answer_do_not_wait_for_it(connect: Connect) -> None:
     """Each reader holds the only connection while it makes another request: one gives way, nobody waits for ever."""
     text = b"".join(listed(1500))
@@ -384,7 +380,6 @@ async def test_requests_amid_a_large_answer_do_not_wait_for_it(connect: Connect)
             assert await asyncio.gather(*(reader(archive) for _ in range(3))) == [1500] * 3
 
 
-@above_the_transport
 async def test_a_request_that_waited_before_is_not_waited_for_in_vain(connect: Connect) -> None:
     """It was begun, in a task, while the answer was being read; now who reads that waits for the task."""
 
@@ -445,7 +440,6 @@ async def test_results_that_came_before_are_told_by_little(connect: Connect) -> 
     assert held / len(marks) < 110
 
 
-@above_the_transport
 @pytest.mark.parametrize("status", [200, 409])
 @pytest.mark.parametrize("piece", [b"{},", b'{"00080005":{"vr":"CS","Value":[1,2,3,4]}},', b"[[[]]],"], ids=repr)
 async def test_a_large_store_answer_confirms_nothing_and_stalls_nothing(

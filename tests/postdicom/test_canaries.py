@@ -16,6 +16,8 @@ from tests.support.canaries import CANARIES, CanaryWatch, frames_that_left
 from tests.support.faulty_server import FaultyServer, Reply, Request, unused_port
 from tests.unit.test_face import own_members
 
+pytestmark = pytest.mark.above_the_transport
+
 SECRET = CANARIES["token"]  # the share's; the account's own is another
 ACCOUNT = (CANARIES["username"], CANARIES["password"])
 NAME = CANARIES["patient_name"]

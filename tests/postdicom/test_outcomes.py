@@ -26,6 +26,8 @@ from tests.postdicom.forms import FORMS, Form
 from tests.postdicom.service import NOTHING
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
 
+pytestmark = pytest.mark.above_the_transport
+
 ATTEMPTS = 3
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 ENTRY: dict[str, Any] = {"PatientOrderUuid": "11111111-2222-3333-4444-555555555555", "Unheard": {"of": [1]}}

@@ -18,6 +18,8 @@ from tests.postdicom.service import NOTHING, Service, as_json
 from tests.support.faulty_server import FaultyServer, Reply
 from tests.support.large import examples
 
+pytestmark = pytest.mark.above_the_transport
+
 LATER = "2999-12-31"
 ORDER: dict[str, Any] = {
     "institution_uuid": ONE,

@@ -19,6 +19,7 @@ from postdicom_async import (
     NotFound,
     OutcomeUnknown,
     PostDicom,
+    ServerError,
     SharedUpload,
     Status,
     TransferError,
@@ -211,6 +212,15 @@ async def test_what_exists_is_told(archive: EmbeddedArchive, account: PostDicom,
         assert again.report.counts == {Status.PRESENT: 4}
         assert await folders_of(account) == {"New": set(shared.patient_order_uuids)}
         assert await downloaded(again) == set(FILES)
+
+
+async def test_a_folder_that_is_not_there(either: Account, account: PostDicom) -> None:
+    nowhere = "0b6a1c52-1111-4222-8333-444455556666"
+    shared = await either.upload_and_share(FILES, expires=SOON, folder_uuid=nowhere)
+    assert shared.step == "folder"
+    assert isinstance(shared.problem, NotFound | ServerError)
+    assert (len(shared.patient_order_uuids), shared.in_folder, shared.url) == (2, (), None)
+    assert len(await account.search_for_studies().all()) == 2
 
 
 class Late(httpx.AsyncHTTPTransport):

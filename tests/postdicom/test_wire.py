@@ -18,6 +18,8 @@ from tests.support.faulty_server import FaultyServer, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.above_the_transport
+
 # "user@example.org:pässwörd:ÿ" in UTF-8.
 BASIC = "Basic dXNlckBleGFtcGxlLm9yZzpww6Rzc3fDtnJkOsO/"
 PASSWORD = "pässwörd:ÿ"

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import pytest
 import requests
+from pydicom import Dataset, dcmread
 
 import postdicom_async.errors
 from postdicom_async.errors import (
@@ -28,6 +30,7 @@ from postdicom_async.errors import (
 from postdicom_async.settings import Retry, Settings
 from postdicom_async.sync import DICOMwebClient, HTTPError
 from tests.support.canaries import CANARIES, CanaryWatch
+from tests.support.dicom_files import small_dicom, uid
 from tests.support.faulty_server import unused_port
 from tests.sync.raw_server import RawServer, answer, raw_server
 
@@ -92,6 +95,48 @@ def test_an_answer_that_is_none() -> None:
                 call()
             error: Any = caught.value
             assert [isinstance(error, one) for one in (ProtocolError, requests.HTTPError)] == [True, False]
+
+
+def multipart(*parts: bytes) -> bytes:
+    body = b"".join(b"--b\r\nContent-Type: application/dicom\r\n\r\n" + part + b"\r\n" for part in parts) + b"--b--"
+    return answer("200 OK", body, "multipart/related; boundary=b")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (multipart(small_dicom(), small_dicom()), "2 instances"),
+        (multipart(small_dicom(instance=uid(9))), "another instance"),
+        (multipart(b"no DICOM"), "cannot read"),
+    ],
+)
+def test_another_instance_than_asked_for(data: bytes, words: str) -> None:
+    with raw_server(answering(data)) as server, DICOMwebClient(server.url) as client:
+        with pytest.raises(requests.RequestException, match=words) as caught:
+            client.retrieve_instance(uid(1), uid(1, 1), uid(1, 1, 1))
+        assert type(caught.value).__name__ == "ProtocolError"
+
+
+def test_answers_with_nothing_in_them() -> None:
+    with raw_server(answering(answer("204 No Content"))) as server, DICOMwebClient(server.url) as client:
+        assert client.retrieve_series_metadata("1.2", "1.3") == []
+        assert client.store_instances([dcmread(BytesIO(small_dicom()))]) == Dataset()
+        with pytest.raises(requests.RequestException, match="no metadata"):
+            client.retrieve_instance_metadata("1.2", "1.3", "1.4")
+
+
+def test_answers_to_a_store() -> None:
+    xml = (
+        b'<NativeDicomModel><DicomAttribute tag="00081190" vr="UR"><Value number="1">http://a</Value></DicomAttribute>'
+    )
+    datasets = [dcmread(BytesIO(small_dicom()))]
+    with raw_server(answering(answer("202 Accepted", xml + b"</NativeDicomModel>", "application/dicom+xml"))) as server:
+        assert DICOMwebClient(server.url).store_instances(datasets).RetrieveURL == "http://a"
+    unreadable = answer("200 OK", b"stored, I think", "application/dicom+json")
+    with raw_server(answering(unreadable)) as server, pytest.raises(requests.RequestException, match="cannot be read"):
+        DICOMwebClient(server.url).store_instances(datasets)
+    with raw_server(answering(answer("409 Conflict"))) as server, pytest.raises(requests.HTTPError, match="409"):
+        DICOMwebClient(server.url).store_instances(datasets, uid(1))
 
 
 def test_the_words_that_wsidicom_looks_for_are_shown() -> None:

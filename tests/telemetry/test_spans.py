@@ -93,7 +93,11 @@ async def test_an_upload_with_a_repeat(traced: Traced, connect: Connect) -> None
 
 async def test_a_download_that_fails(traced: Traced, connect: Connect, tmp_path: Path) -> None:
     def fault(request: Request) -> Reply | None:
-        return None if is_search(request) else Reply(500, {"Content-Type": "text/plain"}, b"Doe^Jane is locked")
+        return (
+            None
+            if is_search(request)
+            else Reply(500, {"Content-Type": "text/plain"}, f"the study {STUDY} of Doe^Jane is locked".encode())
+        )
 
     using = settings(max_attempts=1)
     async with FaultyServer(MemoryArchive(FILES, fault)) as server, connect(server.url, using) as archive:
@@ -105,6 +109,7 @@ async def test_a_download_that_fails(traced: Traced, connect: Connect, tmp_path:
     assert (download.attributes or {})["error.type"] == "IncompleteDownload"
     assert (download.attributes or {})["postdicom.instances.missing"] == 3
     assert not download.events
+    assert STUDY not in traced.everything()
     requests = [span for span in traced.ended if span.kind is SpanKind.CLIENT]
     assert all(span.parent and span.parent.span_id == download.context.span_id for span in requests if download.context)
     failed = {span.name for span in requests if span.status.status_code is StatusCode.ERROR}
@@ -121,7 +126,7 @@ async def test_a_body_that_is_cut_says_so(traced: Traced, connect: Connect) -> N
     assert (request.attributes or {})["http.response.body.size"] == 50
     assert (request.attributes or {})["error.type"] == "ConnectionFailed"
     assert request.status.status_code is StatusCode.ERROR
-    assert "search for studies" in (request.status.description or "")
+    assert request.status.description
 
 
 def paged(request: Request) -> Reply:
@@ -269,7 +274,7 @@ async def test_other_calls(traced: Traced, connect: Connect) -> None:
         "retrieve metadata of study",
         "retrieve rendered instance",
     ]
-    assert "404" in str(traced.one("delete study").status.description)
+    assert str(traced.one("delete study").status.description).startswith("the archive does not hold it")
 
 
 async def test_operations(traced: Traced) -> None:

@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +34,7 @@ FLOORS = {
     "cloud": {"dicom", "http", "disk", "transfer", "vendor"},
     "doctor": {"dicom", "http", "dicomweb", "vendor", "postdicom"},
     "profiles": {"http", "disk", "dicomweb", "vendor", "postdicom", "cloud", "tokens"},
-    "sync": {"dicom", "http", "dicomweb", "disk", "transfer", "vendor", "postdicom"},
+    "sync": {"dicom", "http", "dicomweb", "disk", "transfer", "vendor", "postdicom", "tokens"},
     "jobs": {"dicom", "http", "disk", "transfer", "dicomweb", "vendor", "cloud", "profiles"},
     "web": {"dicom", "disk", "dicomweb", "jobs"},
 }
@@ -213,12 +213,31 @@ def test_the_house_is_found() -> None:
     assert set(MODULES) >= PURE
 
 
+def of_each(modules: Iterable[str]) -> Callable[[Callable[[str], None]], Callable[[], None]]:
+    """Make one test of a check of each module: as many tests they would take longer to collect than to run."""
+
+    def test_of(check: Callable[[str], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong = {}
+            for module in sorted(modules):
+                try:
+                    check(module)
+                except AssertionError as error:
+                    wrong[module] = str(error)
+            assert not wrong
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return test_of
+
+
 def test_what_calls_itself_pure_is_held_to_it() -> None:
     claims = {module for module in MODULES if re.search(r"\bPure\b", ast.get_docstring(tree_of(module)) or "")}
     assert {module for module in claims if part_of(module) != "emulator" and MODULES[module].stem != "__init__"} <= PURE
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
+@of_each(PURE)
 def test_pure_files_import_only_pure_files(module: str) -> None:
     imported = imports_of(module, running_only=True)
     assert ours(imported) <= PURE | {FACE}
@@ -226,7 +245,7 @@ def test_pure_files_import_only_pure_files(module: str) -> None:
     assert not foreign
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
+@of_each(PURE)
 def test_pure_files_touch_nothing(module: str) -> None:
     called = {
         node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -376,7 +395,7 @@ def test_the_files_that_are_named_exist(page: str) -> None:
 # --- shape -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@of_each(MODULES)
 def test_length_of_the_module(module: str) -> None:
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < LONGEST_MODULE
 
@@ -385,7 +404,7 @@ def functions_of(module: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef
     return (node for node in ast.walk(tree_of(module)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@of_each(MODULES)
 def test_length_of_functions(module: str) -> None:
     lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions_of(module)}
     assert not {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
@@ -409,7 +428,7 @@ def overrides(module: str, name: str) -> bool:
     return "." in name and bool(inspect.getdoc(method))
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@of_each(MODULES)
 def test_public_names_are_documented(module: str) -> None:
     tree = tree_of(module)
     assert ast.get_docstring(tree), "the module"
@@ -417,7 +436,7 @@ def test_public_names_are_documented(module: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@of_each(MODULES)
 def test_all_names_what_there_is(module: str) -> None:
     if module == PACKAGE:
         return  # its names are imported when they are asked for
@@ -449,7 +468,7 @@ def _bound(node: ast.stmt) -> Iterator[str]:
                 yield from _bound(child)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@of_each(MODULES)
 def test_an_argument_is_named_as_one_and_not_in_the_text(module: str) -> None:
     """``UsageError("...", argument="limit")``: the command says ``--limit`` for it, and reads no sentences for that."""
     texts = [
