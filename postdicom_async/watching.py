@@ -123,7 +123,7 @@ def tell(on_event: OnEvent | None, event: Event) -> None:
     try:
         on_event(event)
     except Exception as error:  # noqa: BLE001 - a caller's code; its text may hold anything
-        LOG.warning("on_event raised %s", type(error).__name__)
+        say(LOG, logging.WARNING, {}, "on_event raised %s", type(error).__name__)
 
 
 # --- requests --------------------------------------------------------------------------------------------------------

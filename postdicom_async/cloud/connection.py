@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -53,7 +54,7 @@ from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.repeat import Policy, RetryBudget, repeat
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.vendor.answers import Account
-from postdicom_async.watching import CLOUD_LOG, watch_call
+from postdicom_async.watching import CLOUD_LOG, say, watch_call
 
 if TYPE_CHECKING:
     import httpx
@@ -213,7 +214,7 @@ class Connection:
             socket.cut()
         except (Problem, ProtocolError):
             pass  # a session that cannot be registered again may be gone; a new one is no loss
-        CLOUD_LOG.info("the session is not taken up again; a new one is opened")
+        say(CLOUD_LOG, logging.INFO, {}, "the session is not taken up again; a new one is opened")
         return None
 
     async def _brought_up(self) -> FrameSocket:

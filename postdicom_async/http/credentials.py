@@ -10,6 +10,7 @@ import asyncio
 import base64
 import copy
 import inspect
+import logging
 import math
 import threading
 from abc import ABC, abstractmethod
@@ -28,7 +29,7 @@ from postdicom_async.errors import AuthenticationFailed, UsageError
 from postdicom_async.events import CredentialsRefreshed
 from postdicom_async.face import public_face, translated
 from postdicom_async.http.answer import start
-from postdicom_async.watching import HTTP_LOG, tell
+from postdicom_async.watching import HTTP_LOG, say, tell
 
 if TYPE_CHECKING:
     from postdicom_async.settings import Settings
@@ -288,7 +289,7 @@ class _Refreshing(Credentials):
         return True
 
     def _renewed(self) -> None:
-        HTTP_LOG.info("the token was refreshed")
+        say(HTTP_LOG, logging.INFO, {}, "the token was refreshed")
         tell(self._settings.on_event, CredentialsRefreshed())
 
 

@@ -10,6 +10,7 @@ Importing this imports opentelemetry.
 
 from __future__ import annotations
 
+import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -32,7 +33,7 @@ from postdicom_async.errors import (
     RateLimited,
     ServerError,
 )
-from postdicom_async.watching import LOG
+from postdicom_async.watching import LOG, say
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -68,7 +69,7 @@ def harmless(method: Callable[_P, _R]) -> Callable[_P, _R | None]:
         try:
             return method(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - a user's processor or exporter; its text may hold anything
-            LOG.warning("OpenTelemetry raised %s", type(error).__name__)
+            say(LOG, logging.WARNING, {}, "OpenTelemetry raised %s", type(error).__name__)
             return None
 
     return guarded

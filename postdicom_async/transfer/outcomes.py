@@ -122,7 +122,7 @@ def watched(
 ) -> Callable[[Gathered], Awaitable[_Report]]:
     """Return an engine as one call, whose instances are told of: see `watching`."""
 
-    async def run(gathered: Gathered) -> _Report:
+    async def watched_engine(gathered: Gathered) -> _Report:
         gathered.on_outcome = watch_instances(operation, on_event)
         with watch_call(operation) as call:
             try:
@@ -130,7 +130,7 @@ def watched(
             finally:
                 call.note_counts(gathered.counts)
 
-    return run
+    return watched_engine
 
 
 async def gathered_into(

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("opentelemetry.sdk")
 
-from postdicom_async import DicomWeb, PostDicom, PostdicomError, jobs
+from postdicom_async import ClientCredentials, DicomWeb, PostDicom, PostdicomError, jobs
 from postdicom_async.events import Event, JobEnded, RequestEnded
 from tests.cloud.service import ACCOUNT_KEY, API_KEY, SESSION, CloudService
 from tests.cloud.test_canaries import CALLS as CLOUD_CALLS
@@ -25,6 +25,7 @@ from tests.faults.test_nothing_private_shows import BASIC, CALLS, FILE, STUDY, e
 from tests.jobs.conftest import _state_folder
 from tests.postdicom.test_canaries import CALLS as OPERATIONS
 from tests.postdicom.test_canaries import everything_back, no_in_200, reason_header, reason_json
+from tests.support.bodies import json_reply
 from tests.support.canaries import CANARIES, CanaryWatch, canary_watch
 from tests.support.dicom_files import small_dicom, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
@@ -153,6 +154,23 @@ async def test_a_job(watched: Watched, tmp_path: Path) -> None:
         await watched.call(job.wait())
     watched.looked_at()
     assert any(isinstance(one, JobEnded) for one in watched.told)
+
+
+async def test_requests_for_tokens(watched: Watched) -> None:
+    """A client's secret, its token, and what a token endpoint says of both: granted, refused, in bad order."""
+    secret, path = CANARIES["password"], CANARIES["path"]
+    granted = json_reply({"access_token": TOKEN, "token_type": "Bearer", "expires_in": 60})
+    refused = json_reply({"error": "invalid_client", "error_description": f"{secret} of {CANARIES['username']}"}, 401)
+    using = settings(max_attempts=2, on_event=watched.on_event)
+    for script in ([granted], [refused], [Reply(503, body=secret.encode())] * 2, [Reply(drop_after_request=True)] * 2):
+        for way in ("basic", "post"):
+            async with FaultyServer(list(script)) as tokens, FaultyServer(json_reply([])) as server:
+                auth = ClientCredentials(f"{tokens.url}/{path}?{CANARIES['query']}", "me", secret, client_auth=way)
+                async with DicomWeb(server.url, auth=auth, settings=using) as archive:
+                    await watched.call(archive.search_for_studies(limit=1).all())
+    told = watched.looked_at()
+    assert "AuthenticationFailed" in told
+    assert {one.status for one in watched.told if isinstance(one, RequestEnded)} >= {200}
 
 
 async def test_the_watch_would_see_it(traced: Traced) -> None:
