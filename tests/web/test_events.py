@@ -107,7 +107,7 @@ async def test_a_listener_that_leaves_ends_a_transfer() -> None:
         finally:
             ended.set()
 
-    async with aclosing(sse(work)) as events:
+    async with aclosing(sse(work, every=0.05)) as events:
         while "instances_done" not in await anext(events):
             pass
         assert not ended.is_set()
