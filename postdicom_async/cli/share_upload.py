@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from postdicom_async import SharedUpload
 
 
+_LISTED = 20
+
+
 @dataclass(frozen=True)
 class LinkOptions:
     """The folder and the link."""
@@ -171,8 +174,10 @@ def _tell(done: SharedUpload, told: UploadOutput, *, has_password: bool) -> int:
         list_failures(report)
         if not told.quiet or failed:
             output.note(upload_counts(report.counts))
-            for uuid in done.patient_order_uuids:
+            for uuid in done.patient_order_uuids[:_LISTED]:
                 output.note(f"patient order {uuid}")
+            if len(done.patient_order_uuids) > _LISTED:
+                output.note(f"and {len(done.patient_order_uuids) - _LISTED} more patient orders; --json lists all")
             if done.folder_uuid:
                 output.note(f"folder {done.folder_uuid}")
         if done.url:
