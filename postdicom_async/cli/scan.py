@@ -14,12 +14,13 @@ import typer
 from postdicom_async import ScanStatus
 from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit
+from postdicom_async.cli.forms import OutputAs, OutputForm, form_of, write_list
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common
 from postdicom_async.cli.paths import FilesFrom, SourcePaths, sources_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from rich.status import Status
     from rich.tree import Tree
@@ -34,20 +35,25 @@ def scan(
     common: Common,
     paths: SourcePaths = None,
     files_from: FilesFrom = None,
+    output_as: OutputAs = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write one JSON document: a summary, the tree, and every file skipped.")
     ] = False,
 ) -> int:
     """List the patients, studies and series in files and folders.
 
-    Nothing is sent and no archive is needed. The exit code is 0 when every file could be identified, 1 when some
-    could not be read; files that are not DICOM, directories (DICOMDIR) and duplicates do not count against it.
+    Nothing is sent and no archive is needed. With --output jsonl or csv it is a line for each instance.
+
+    The exit code is 0 when every file could be identified, 1 when some could not be read; files that are not DICOM,
+    directories (DICOMDIR) and duplicates do not count against it.
     """
-    sources = sources_of(paths, files_from)
+    form, sources = form_of(output_as, as_json=as_json), sources_of(paths, files_from)
     found = run_async(lambda: _scan(sources, quiet=common.quiet))
     failed = None if found.ok else f"{found.counts[ScanStatus.UNREADABLE]} of {found.files} files cannot be read"
-    if as_json:
+    if form is OutputForm.JSON:
         output.write_document(_document(found), error=failed)
+    elif form is not OutputForm.TABLE:
+        write_list(form, list(_instances(found)), columns=_COLUMNS)
     else:
         _tell(found, quiet=common.quiet)
     if failed is not None:
@@ -191,6 +197,26 @@ def _summary(found: Scan) -> dict[str, Any]:
         "bytes": sum(instance.size for instance in instances),
         **{status.value: count for status, count in found.counts.items()},
     }
+
+
+_COLUMNS = (
+    *("path", "patient_id", "patient_name", "patient_birth_date", "study_date", "study_description", "modality"),
+    *("series_number", "series_description", "instance_number", "size"),
+    *("study_instance_uid", "series_instance_uid", "sop_instance_uid"),
+)
+
+
+def _instances(found: Scan) -> Iterator[dict[str, Any]]:
+    """Yield every instance with what its series, study and patient are."""
+    for patient in found.patients:
+        for study in patient.studies:
+            for series in study.series:
+                for instance in series.instances:
+                    owners = (instance, series, study, patient)
+                    yield {
+                        name: next(_plain(getattr(one, name)) for one in owners if hasattr(one, name))
+                        for name in _COLUMNS
+                    }
 
 
 def _document(found: Scan) -> dict[str, Any]:

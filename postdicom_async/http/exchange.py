@@ -90,6 +90,14 @@ _ALWAYS = {
     "Connection": "keep-alive",
     "User-Agent": "postdicom-async",
 }
+
+
+def _with_own(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what always goes along, with a caller's own headers in place of those of the same name."""
+    names = {name.lower() for name in headers}
+    return {name: value for name, value in _ALWAYS.items() if name.lower() not in names} | dict(headers)
+
+
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -120,7 +128,7 @@ def request_of(
     text = (origin_of(url) if isinstance(call.path, OriginPath) else url) + call.path
     address = _address_of(text) if stream is not None and "?" not in text else httpx.URL(text)
     headers = [(b"Host", address.netloc)]
-    named = _ALWAYS | dict(settings.headers) | call.headers
+    named = (_with_own(settings.headers) if settings.headers else _ALWAYS) | call.headers
     headers += [(name.encode(), value.encode()) for name, value in named.items()]
     if more:
         headers += [(name.encode(), value.encode()) for name, value in more.items()]

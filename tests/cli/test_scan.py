@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -23,6 +26,17 @@ async def test_the_tree(cli: Cli, study_folder: Path) -> None:
     assert [line.split()[-1] for line in lines[2:4]] == [uid(1, 1), uid(1, 2)]
     assert "Series of the tests  3 instances" in lines[2]
     assert ran.err == "7 files, 1 patient, 1 study, 6 instances, 1 not DICOM\n"
+
+
+async def test_a_line_for_each_instance(cli: Cli, study_folder: Path) -> None:
+    lines = (await cli.here("scan", study_folder, "--output", "jsonl", "-q")).out.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert sorted(one["path"] for one in found) == sorted(map(str, study_folder.glob("*.dcm")))
+    assert {(one["patient_id"], one["modality"], one["study_date"]) for one in found} == {("T-1", "CT", "20200102")}
+    sheet = (await cli.here("scan", study_folder, "--output", "csv")).out
+    rows = list(csv.DictReader(io.StringIO(sheet, newline="")))
+    assert [row["sop_instance_uid"] for row in rows] == [one["sop_instance_uid"] for one in found]
+    assert {row["size"] for row in rows} == {str(one["size"]) for one in found}
 
 
 async def test_json(cli: Cli, study_folder: Path) -> None:

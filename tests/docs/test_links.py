@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import zlib
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.docs.pages import BUILT, DOCS, PROJECT, filled
+from tests.docs.pages import BUILT, DOCS, PROJECT, extension, filled
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its documentation")
 
@@ -93,3 +94,12 @@ def test_nothing_is_fetched_when_a_page_is_read() -> None:
         if path.suffix in {".css", ".svg"}:
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"@import|@font-face|(?:url\(|href=|src=)[\"']?https?:", text), path
+
+
+def test_the_inventories_are_those_that_are_made() -> None:
+    """Names of Python, pydicom and httpx that pages link to exist in what is installed."""
+    inventories = extension("inventories")
+    for name in ("python", "pydicom", "httpx"):
+        made = getattr(inventories, f"{name}_entries")()
+        kept = (DOCS / "_inventories" / f"{name}.inv").read_bytes().split(b"zlib.\n", 1)[1]
+        assert zlib.decompress(kept).decode().splitlines() == sorted(made)

@@ -300,3 +300,10 @@ def test_whatever_the_values_are_the_name_is_a_file_of_that_folder(values: dict[
     assert matches[-1] is not None
     assert matches[-1]["instance"] == "1.2.3.4"
     assert all(matches)
+
+
+def test_a_value_that_slipped_through_would_be_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postdicom_async.dicom.layout._safe_value", lambda _text, _room: "../CANARY")
+    with pytest.raises(UsageError, match="a name that no file can have") as caught:
+        naming_of("{PatientID}/{instance}").name(UIDS, {})
+    assert "CANARY" not in str(caught.value)

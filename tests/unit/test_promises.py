@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-ROW = re.compile(r"^\| (?P<number>[A-GJST]\d+) \| (?P<promise>.+?) \| (?P<tests>.+?) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (?P<number>[A-GJKST]\d+) \| (?P<promise>.+?) \| (?P<tests>.+?) \|$", re.MULTILINE)
 NAMED = re.compile(r"`(?P<file>[\w/]+\.py)::(?P<name>test_\w+)`")
-NUMBERS = {"A": 10, "B": 3, "C": 6, "D": 6, "E": 6, "F": 7, "G": 7, "J": 7, "S": 2, "T": 6}
+NUMBERS = {"A": 10, "B": 3, "C": 6, "D": 6, "E": 6, "F": 7, "G": 7, "J": 7, "K": 1, "S": 2, "T": 6}
 ROWS = [match.groupdict() for match in ROW.finditer((TESTS / "README.md").read_text(encoding="utf-8"))]
 
 
