@@ -10,6 +10,7 @@ converted at once: so what cannot be read is told with the result, and never lat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator, MutableMapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -142,7 +143,7 @@ _KINDS: Final[dict[str, type]] = {
     )
     for vr in vrs
 }
-"""What values must be for their element to be held, by VR. Text in the place of a number may be none."""
+"""What values must be for their element to be held, by VR."""
 _SHORT: Final = 500
 """HeldElements, or values of one, that are dealt with in less than a millisecond."""
 _DEEPEST: Final = 16
@@ -256,11 +257,11 @@ def _held(vr: str, element: dict[str, Any], depth: int) -> _Held | None:
         return _held_sequence(values, depth)
     if kind is float:
         values = [_number(value) for value in values]
+    elif kind is int:
+        values = [_integer(value, vr) for value in values]
     elif kind is dict:
         values = [person_name(value) for value in values]
-    elif not {kind}.issuperset(map(type, values)) or (
-        vr == "IS" and not all(-_LARGE < value < _LARGE for value in values)
-    ):
+    elif not {str}.issuperset(map(type, values)):
         return None
     if None in values:
         return None
@@ -283,8 +284,21 @@ def _held_sequence(values: list[Any], depth: int) -> _Held | None:
     return "SQ", items
 
 
+_INTEGER_TEXT: Final = re.compile(r"[+-]?\d{1,9}", re.ASCII)
+_NUMBER_TEXT: Final = re.compile(r"[+-]?(?:\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?:[eE][+-]?\d{1,2})?", re.ASCII)
+
+
+def _integer(value: Any, vr: str) -> int | None:
+    """Return an integer, which some archives write as text; None where pydicom might refuse it."""
+    if type(value) is int:
+        return value if vr != "IS" or -_LARGE < value < _LARGE else None
+    return int(value) if type(value) is str and _INTEGER_TEXT.fullmatch(value) else None
+
+
 def _number(value: Any) -> float | None:
-    """Return a number as a float; None where it is none, infinite, or too large an integer."""
+    """Return a number, which some archives write as text; None where it is none, infinite, or too large an integer."""
+    if type(value) is str:
+        return float(value) if _NUMBER_TEXT.fullmatch(value) else None
     return float(value) if type(value) in (int, float) and -1e300 < value < 1e300 else None
 
 

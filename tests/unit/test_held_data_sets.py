@@ -77,8 +77,26 @@ def kinds(dataset: Dataset) -> list[Any]:
 
 # --- it is the same ---------------------------------------------------------------------------------------------------
 
+NUMBER_TEXTS = [
+    "1",
+    "+7",
+    "-0",
+    "1.5",
+    ".5",
+    "5.",
+    "1e3",
+    "-1.5E-3",
+    " 1",
+    "1 ",
+    "",
+    "1e999",
+    "0x1",
+    "1_0",
+    "٣",
+    "9" * 12,
+]
 TEXT = st.text(max_size=8) | st.sampled_from(["1.2.3", "20240131", "a\\b", "", " x "])
-NUMBERS = st.integers() | st.floats(allow_nan=False) | st.just(10**400) | st.booleans() | st.sampled_from(["1", "1.5"])
+NUMBERS = st.integers() | st.floats(allow_nan=False) | st.just(10**400) | st.booleans() | st.sampled_from(NUMBER_TEXTS)
 NAMES = st.dictionaries(st.sampled_from(["Alphabetic", "Ideographic", "Phonetic", "Other"]), TEXT | st.integers())
 TAGS = st.sampled_from(["00080018", "0008103E", "00100010", "00280030", "00091001", "00090010", "0010", "x"])
 ITEMS: st.SearchStrategy[DicomJson] = st.deferred(
@@ -111,6 +129,17 @@ def test_whatever_came_it_is_what_pydicom_makes(item: DicomJson) -> None:
     assert list(dataset.keys()) == sorted(expected.keys())
     with warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")
+        assert kinds(dataset) == kinds(expected)
+
+
+@pytest.mark.parametrize("vr", ["IS", "DS", "US", "FD", "SV"])
+@pytest.mark.parametrize("text", NUMBER_TEXTS)
+def test_numbers_as_text(vr: str, text: str) -> None:
+    for values in ([text], [text, text], [text, 1]):
+        expected, wrong = converted({"00280030": {"vr": vr, "Value": values}})
+        problems: list[str] = []
+        dataset = dataset_of({"00280030": {"vr": vr, "Value": values}}, problems.append)
+        assert len(problems) == wrong
         assert kinds(dataset) == kinds(expected)
 
 
