@@ -273,7 +273,7 @@ async def test_workers_of_dask_go_on_with_the_trace(
     preload, spans = tmp_path / "preload.py", tmp_path / "spans"
     preload.write_text(PRELOAD)
     (tmp_path / "cluster").mkdir()
-    environment = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "SPANS": str(spans)}
+    environment: Any = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "SPANS": str(spans)}
     with (
         running_cluster(tmp_path / "cluster", **environment) as cluster,
         tracer.start_as_current_span("night") as night,
