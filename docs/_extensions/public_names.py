@@ -60,7 +60,7 @@ FACADES = {  # what is reached through a client and has no public name of its ow
 def packages() -> list[str]:
     """Return the packages and modules whose names are public: those with a stub, and a few more."""
     stubs = (".".join(("postdicom_async", *path.parent.relative_to(ROOT).parts)) for path in ROOT.rglob("__init__.pyi"))
-    more = ("emulator", "emulator.pytest_fixtures", "events", "sync")
+    more = ("emulator", "emulator.pytest_fixtures", "events", "sync", "sync.session_utils")
     return sorted({*stubs, *(f"postdicom_async.{name}" for name in more)})
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from postdicom_async import SharedUpload
 
 
+_LISTED = 20
+
+
 @dataclass(frozen=True)
 class LinkOptions:
     """The folder and the link."""
@@ -170,11 +173,7 @@ def _tell(done: SharedUpload, told: UploadOutput, *, has_password: bool) -> int:
     else:
         list_failures(report)
         if not told.quiet or failed:
-            output.note(upload_counts(report.counts))
-            for uuid in done.patient_order_uuids:
-                output.note(f"patient order {uuid}")
-            if done.folder_uuid:
-                output.note(f"folder {done.folder_uuid}")
+            _note_what_exists(done)
         if done.url:
             output.write(output.clean(done.url))
     if failed is not None:
@@ -183,3 +182,13 @@ def _tell(done: SharedUpload, told: UploadOutput, *, has_password: bool) -> int:
     if not has_password and not told.quiet:
         output.note("without a password: whoever has the address may look")
     return Exit.OK
+
+
+def _note_what_exists(done: SharedUpload) -> None:
+    output.note(upload_counts(done.report.counts))
+    for uuid in done.patient_order_uuids[:_LISTED]:
+        output.note(f"patient order {uuid}")
+    if len(done.patient_order_uuids) > _LISTED:
+        output.note(f"and {len(done.patient_order_uuids) - _LISTED} more patient orders; --json lists all")
+    if done.folder_uuid:
+        output.note(f"folder {done.folder_uuid}")

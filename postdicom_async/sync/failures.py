@@ -134,7 +134,7 @@ def in_requests_terms(error: PostdicomError) -> PostdicomError:
     new = kind.__new__(kind)
     new.args = error.args
     vars(new).update(vars(error))
-    response = FailedResponse(error.status or 0, error.reason or "") if refused else None
+    response = FailedResponse(error.status or 0, str(error.reason or "")) if refused else None
     vars(new).update(request=None, response=response)
     return new
 

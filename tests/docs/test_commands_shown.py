@@ -17,6 +17,7 @@ from postdicom_async.emulator import EmbeddedArchive
 from tests.cli.commands import all_commands
 from tests.cli.conftest import Cli
 from tests.docs.pages import DOCS, Block, blocks_of, commands_in
+from tests.docs.pages import SHOWN as PAGES
 from tests.support.dicom_files import small_dicom, study_files, uid
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its documentation")
@@ -37,6 +38,21 @@ def cli(tmp_path: Path) -> Cli:
 def test_there_are_examples() -> None:
     assert len(SHOWN) >= 60
     assert {block.page for block, _ in SHOWN} >= {"README.md", FIRST, WHOLE}
+
+
+def test_no_command_hides_in_a_block_that_is_not_read() -> None:
+    fences = {word for path in PAGES for word in re.findall(r"^ *```([\w{][^\s]*)", path.read_text(), re.M)}
+    assert {word for word in fences if word[0] != "{"} <= {
+        "sh",
+        "console",
+        "ini",
+        "python",
+        "text",
+        "toml",
+        "json",
+        "js",
+    }
+    assert not [str(block) for block in blocks_of("text") if re.search(r"^(?:\$ )?postdicom \w", block.text, re.M)]
 
 
 def parse(words: list[str]) -> None:

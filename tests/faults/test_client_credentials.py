@@ -261,7 +261,7 @@ async def test_an_endpoint_that_fails_is_asked_again(case: str, connect: Connect
 @pytest.mark.parametrize("case", FAILURES)
 async def test_an_endpoint_that_stays_down_is_a_problem_that_may_pass(case: str, connect: Connect) -> None:
     endpoint = TokenEndpoint()
-    endpoint.script = FAILURES[case] * 3
+    endpoint.script = [*FAILURES[case] * 3]
     async with (
         FaultyServer(endpoint) as tokens,
         FaultyServer([]) as server,

@@ -23,7 +23,7 @@ class TokenEndpoint:
     Attributes:
         uses: requests for which an archive takes a token.
         lifetime: what answers say in ``expires_in``; None for nothing.
-        script: replies that come first, one for each request.
+        script: replies that come first, one for each request; None for a token.
         asked: the forms that were sent, decoded, with ``client_id`` and ``client_secret`` wherever they stood.
         issued: how many tokens were given.
         refused: how many requests an archive refused.
@@ -35,7 +35,7 @@ class TokenEndpoint:
         self.uses = uses
         self.lifetime = lifetime
         self.client = client
-        self.script: list[Reply] = []
+        self.script: list[Reply | None] = []
         self.more: dict[str, Any] = {"token_type": "Bearer"}
         self.asked: list[dict[str, str]] = []
         self.issued = 0
@@ -50,8 +50,9 @@ class TokenEndpoint:
             user, _, secret = base64.b64decode(given).decode().partition(":")
             form |= {"client_id": unquote_plus(user), "client_secret": unquote_plus(secret), "in": "header"}
         self.asked.append(form)
-        if self.script:
-            return self.script.pop(0)
+        scripted = self.script.pop(0) if self.script else None
+        if scripted is not None:
+            return scripted
         if (form.get("client_id"), form.get("client_secret")) != self.client:
             return json_reply({"error": "invalid_client", "error_description": f"no client {form}"}, 401)
         self.issued += 1

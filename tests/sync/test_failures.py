@@ -151,6 +151,7 @@ def test_the_words_that_wsidicom_looks_for_are_shown() -> None:
                 client.search_for_instances()
             assert caught.value.response is not None
             assert text in caught.value.response.text
+            assert type(caught.value.response.text) is str, "nothing else of what was said comes with it"
 
 
 def test_errors_can_be_copied_and_sent_to_other_processes() -> None:

@@ -246,3 +246,40 @@ async def test_a_job_that_fails_has_a_span_that_failed(traced: Traced, folder: P
     span = traced.one("job copy")
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == "ConnectionFailed"
+
+
+PRELOAD = """
+import os
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from postdicom_async import telemetry
+
+written = open(os.environ["SPANS"], "a", buffering=1)
+provider = TracerProvider()
+line = lambda span: f"{span.context.trace_id:032x} {span.name}\\n"
+provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=written, formatter=line)))
+telemetry.instrument(tracer_provider=provider)
+"""
+
+
+@pytest.mark.large
+async def test_workers_of_dask_go_on_with_the_trace(
+    traced: Traced, tracer: Any, folder: Path, archive: EmbeddedArchive, tmp_path: Path
+) -> None:
+    """A file that the workers load first switches traces on there, as the page says."""
+    pytest.importorskip("distributed")
+    from tests.jobs.cluster import running_cluster
+
+    preload, spans = tmp_path / "preload.py", tmp_path / "spans"
+    preload.write_text(PRELOAD)
+    (tmp_path / "cluster").mkdir()
+    environment: Any = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "SPANS": str(spans)}
+    with (
+        running_cluster(tmp_path / "cluster", **environment) as cluster,
+        tracer.start_as_current_span("night") as night,
+    ):
+        job = await jobs.copy(folder, archive.url, scheduler=jobs.Scheduler(cluster.address))
+        summary = await job.wait()
+    assert summary.counts[State.DONE].instances == 4
+    trace = format(night.get_span_context().trace_id, "032x")
+    assert set(spans.read_text().splitlines()) == {f"{trace} job chunk", f"{trace} POST store instances"}

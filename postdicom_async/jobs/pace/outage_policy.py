@@ -28,6 +28,7 @@ _WORDS: Final = {
     "LocalFileError": "a folder or disk of this machine cannot be used, or is full",
     "RateLimited": "the archive asks to wait",
 }
+_PASSING_WORDS: Final = {"AuthenticationFailed": "there are no credentials for it at the moment"}  # such as a token
 _AT_ONCE: Final = frozenset({"LocalFileError"})
 _DOUBTFUL_AT_ONCE: Final = frozenset({"AuthenticationFailed"})
 _PASSES: Final = frozenset({"OutcomeUnknown"})  # marked as not repeatable, yet the connection may be back
@@ -159,7 +160,7 @@ class OutagePolicy:
             self._succeeded(now)
             return
         passes = temporary or error in _PASSES
-        self._note(now, error, retry_after)
+        self._note(now, error, retry_after, temporary=temporary)
         if error in _AT_ONCE or (self._state is _State.TRIAL and not passes and error == self._doubt):
             self._end = self._end or Advice(Do.STOP, cause=self._cause)
         elif self._state is _State.TRIAL and passes:
@@ -177,7 +178,7 @@ class OutagePolicy:
         """Note how a probe ended; the arguments are those of `ended`."""
         self._is_asked = False
         if error:
-            self._note(now, error, retry_after)
+            self._note(now, error, retry_after, temporary=temporary)
             if error in _AT_ONCE or not (temporary or error in _PASSES):
                 self._end = self._end or Advice(Do.STOP, cause=self._cause)
             else:
@@ -240,9 +241,10 @@ class OutagePolicy:
         self._row = 0
         self._state, self.since, self._steps = _State.CLEAR, None, 0
 
-    def _note(self, now: float, error: str, retry_after: float | None) -> None:
+    def _note(self, now: float, error: str, retry_after: float | None, *, temporary: bool) -> None:
         """Record the cause of a failure, and how long the archive asks to wait."""
-        self._cause = _WORDS.get(error, f"out of order ({error})")
+        words = _WORDS | _PASSING_WORDS if temporary else _WORDS
+        self._cause = words.get(error, f"out of order ({error})")
         if retry_after is None or math.isnan(retry_after) or retry_after <= 0:
             return
         self._cause = f"the archive asks to wait {_span(retry_after)}"
