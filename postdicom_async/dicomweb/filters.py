@@ -66,11 +66,12 @@ def filter_choices(filters: Filters | None) -> list[Pairs]:
 
     PS3.4 section C.2.2.2.2 knows lists of UIDs only; an archive looks for another with its commas, and finds nothing.
     """
-    names = [name for name, value in (filters or {}).items() if isinstance(value, list) and not _is_uid(name)]
-    values = [[(_attribute(name, "filters"), _value(name, one)) for one in (filters or {})[name]] for name in names]
-    if all(len(some) == 1 for some in values):
+    given = filters or {}
+    lists = {name: value for name, value in given.items() if isinstance(value, list) and not _is_uid(name)}
+    if all(len(value) == 1 for value in lists.values()):
         return []
-    alike = filter_pairs({name: value for name, value in (filters or {}).items() if name not in names})
+    alike = filter_pairs({name: value for name, value in given.items() if name not in lists})
+    values = [[(_attribute(name, "filters"), _value(name, one)) for one in value] for name, value in lists.items()]
     return [(*alike, *chosen) for chosen in product(*values)]
 
 
