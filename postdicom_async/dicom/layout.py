@@ -143,7 +143,7 @@ def patterns_of(layout: str, study: str, series: str | None) -> tuple[re.Pattern
                 text += known.get(field, ".+")
         patterns.append(re.compile(text))
     if not has_instance:
-        raise UsageError("without {instance} all instances would have one name", argument="layout")
+        raise UsageError("must contain {instance}, such as {InstanceNumber}-{instance}.dcm", argument="layout")
     return tuple(patterns)
 
 
@@ -250,7 +250,7 @@ def _check_fields(template: str, allowed: frozenset[str]) -> None:
     if any(format_spec or conversion for _, _, format_spec, conversion in parsed):
         raise UsageError("a field is written {instance}, without ':' or '!'", argument="layout")
     if "instance" not in fields:
-        raise UsageError("without {instance} all instances would have one name", argument="layout")
+        raise UsageError("must contain {instance}, such as {InstanceNumber}-{instance}.dcm", argument="layout")
 
 
 def _words_of(allowed: frozenset[str]) -> str:

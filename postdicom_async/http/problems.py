@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 
@@ -104,18 +104,20 @@ def problem_of_cause(operation: str, cause: Cause) -> Problem:
     failure = Failure.NOT_SENT if cause.temporary else Failure.FINAL
     if cause.credentials:
         return Problem(failure, AuthenticationFailed(cause.message, operation=operation))
-    return Problem(failure, connection_failed(operation, cause.message, sent=False, temporary=cause.temporary))
+    error = connection_failed(operation, cause.message, sent=False, temporary=cause.temporary)
+    error.host_unknown = cause.host_unknown
+    return Problem(failure, error)
 
 
 _PROXY_REFUSED = "the proxy refused the credentials or wants some: proxy=http://user:password@host:port"
+NOT_THE_ADDRESS = "the address is not that of its DICOMweb service (often it ends in /dicom-web)"
+"""What a user of another address than the DICOMweb service's is told."""
+_BEHIND_THE_ADDRESS = ("studies", "series", "instances")
 _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     HTTPStatus.UNAUTHORIZED: (AuthenticationFailed, "the archive refused the credentials"),
     HTTPStatus.FORBIDDEN: (AuthenticationFailed, "this account may not do that"),
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (AuthenticationFailed, _PROXY_REFUSED),
-    HTTPStatus.NOT_FOUND: (
-        NotFound,
-        "the archive does not hold it, or the address is not that of its DICOMweb service",
-    ),
+    HTTPStatus.NOT_FOUND: (NotFound, f"the archive does not hold it, or {NOT_THE_ADDRESS}"),
     HTTPStatus.GONE: (NotFound, "the archive does not hold it any more"),
     HTTPStatus.TOO_MANY_REQUESTS: (RateLimited, "the archive asks to wait"),
     HTTPStatus.BAD_REQUEST: (ServerError, "the archive did not accept the request"),
@@ -149,12 +151,16 @@ def problem_of_status(
     sent: Iterable[str],
     now: datetime,
     authorization: str | None,
+    address: str = "",
 ) -> Problem:
-    """Return the problem behind an error status; ``body`` may be truncated."""
+    """Return the problem behind an error status; ``body`` may be truncated, and ``address`` is the configured one."""
     failure = failure_of_status(status)
     retry_after = parse_retry_after(headers.get("retry-after"), now)
     titled = _titled(body) if status == HTTPStatus.BAD_REQUEST else None
     kind, message = titled or _message(status, has_retry_after=retry_after is not None)
+    last = address.rstrip("/").rpartition("/")[2]
+    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND) and last in _BEHIND_THE_ADDRESS:
+        message = f"the address ends in /{last}; give that of the DICOMweb service, without /{last}"
     error = kind(
         message,
         operation=operation,
@@ -240,12 +246,14 @@ class Cause:
         temporary: whether a repeat can help.
         credentials: whether credentials are missing: a client certificate, or a proxy's password.
         of_proxy: the sentence to use if the connection was to a proxy; None if it would not be the proxy's fault.
+        host_unknown: whether a name could not be resolved.
     """
 
     message: str
     temporary: bool = True
     credentials: bool = False
     of_proxy: str | None = None
+    host_unknown: bool = False
 
 
 class NeverConnected(httpx.ConnectError):
@@ -332,7 +340,7 @@ _CAUSES: tuple[tuple[Cause, str], ...] = (
     (_NO_TUNNEL, r"tunnel error: (unsuccessful|unexpected)|serverdisconnected"),
     # The network.
     (
-        Cause("the host name is not known", of_proxy="the proxy's host name is not known"),
+        Cause("the host name is not known", of_proxy="the proxy's host name is not known", host_unknown=True),
         r"dns|name or service|name resolution|nodename|getaddrinfo",
     ),
     (
@@ -362,7 +370,7 @@ def explain(text: str, *, proxied: bool = False) -> Cause:
     """Return the cause behind a transport's text; ``proxied`` if the connection was to a proxy."""
     lowered = text.lower()
     found = next((cause for cause, words in _CAUSES if re.search(words, lowered)), _UNKNOWN)
-    return Cause(found.of_proxy, found.temporary) if proxied and found.of_proxy else found
+    return replace(found, message=found.of_proxy) if proxied and found.of_proxy else found
 
 
 def refused_by_alert(text: str) -> NeverConnected | None:

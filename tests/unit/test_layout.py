@@ -254,7 +254,7 @@ def test_a_name_of_text_in_another_script() -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{PatientID}", "without {instance}"),
+        ("{PatientID}", "must contain {instance}"),
         ("{PatientID}/{instance!r}", "without ':' or '!'"),
         ("{PatientAge}/{instance}", "unknown field 'PatientAge'; there are {study}"),
         ("../{PatientID}/{instance}", "cannot be part"),
