@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -441,10 +442,13 @@ def test_an_upload_report() -> None:
     shown = page(report)
     assert "1 need attention" in shown
     assert "no room &lt;script&gt;" in shown
+    which = escape('report.to_pandas()["where"]')
+    assert f"Which files they are: <code>{which}</code>" in shown.split("</table>")[-1]
     assert CANARY not in shown
     empty = UploadReport((), {}, 0, 0.0)
     assert empty.to_pandas().dtypes.equals(frame.dtypes)
     assert "Everything is in the archive" in page(empty)
+    assert "Which files" not in page(empty)
 
 
 def test_a_report_shows_a_few_of_what_needs_attention() -> None:
