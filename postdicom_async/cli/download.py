@@ -55,7 +55,7 @@ def download(
             help="Where an instance lies below the folder. Besides {study}, {series} and {instance} it may have "
             "{PatientID}, {PatientName}, {PatientBirthDate}, {StudyDate}, {StudyID}, {StudyDescription}, "
             "{AccessionNumber}, {Modality}, {SeriesNumber}, {SeriesDescription} and {InstanceNumber}: these put "
-            "patient data into paths.",
+            "patient data into paths, and lie on one side of {instance} in a name.",
         ),
     ] = "{study}/{series}/{instance}.dcm",
     as_json: Annotated[
