@@ -80,11 +80,14 @@ class FrameInParts:
             self._kinds.setdefault(name, kind)
 
     def whole(self, order: Iterable[str] | None = None) -> DataFrame:
-        """Return the frame, its columns in an order, otherwise in that in which they came. It can be called once."""
+        """Return the frame, its columns in an order, otherwise in that in which they came. It can be called once.
+
+        A column that the order names twice stands once, where it is named first.
+        """
         import pandas as pd
 
         made: dict[str, Any] = {}
-        for name in self._kinds if order is None else order:
+        for name in self._kinds if order is None else dict.fromkeys(order):
             kind = self._kinds[name]
             parts = [
                 _series(kind, [None] * rows) if (part := of_part.pop(name, None)) is None else part

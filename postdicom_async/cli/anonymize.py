@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from postdicom_async import Anonymization, PatientTable, UidMap, UsageError, profiles
+from postdicom_async.cli import output
 from postdicom_async.cli.paths import given_path
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 
 _SECRET = "POSTDICOM_ANONYMIZE_SECRET"  # noqa: S105 - its name
+_SAME_UIDS = (
+    "warning: the copies keep the UIDs of the originals: an archive that holds these may mix or lose them; "
+    "--anonymize-uids gives new ones"
+)
 
 
 class AnonymizeProfile(StrEnum):
@@ -90,8 +95,11 @@ class Anonymizing:
         ),
     ] = None
 
-    def rules(self, *, writes: bool = True) -> Anonymization | None:
+    def rules(self, *, writes: bool = True, sends: bool = True) -> Anonymization | None:
         """Return the rules, None without anonymisation; without ``writes`` no map of UIDs is written.
+
+        With ``sends`` warn if an archive may take the copies for their originals: also under --quiet, as it may lose
+        them.
 
         Raises:
             UsageError: a tag, a value, the table or the secret is wrong, or an option does nothing without another.
@@ -120,6 +128,8 @@ class Anonymizing:
             how["remap_uids"] = self.anonymize_uids
         make = self._maker()
         made = make(rules, **how)
+        if sends and made.may_displace_originals:
+            output.note(_SAME_UIDS)
         # The map is opened last, so that a wrong option leaves none behind.
         return made if self.uid_map is None or not writes else make(rules, **how, uid_map=UidMap(self.uid_map))
 

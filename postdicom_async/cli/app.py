@@ -33,8 +33,16 @@ class _Command(TyperCommand):
         of_connection: list[Any] = [one for one in self.params if getattr(one, "rich_help_panel", None) == PANEL]
         rest = [one for one in of_connection if one.name not in _SHOWN]
         self.epilog = _CONNECTED if rest else _EPILOG
+        _take_no_value(self.get_params(ctx))
         with _hidden(rest):
             super().format_help(ctx, formatter)
+
+
+def _take_no_value(options: Sequence[Any]) -> None:
+    """Leave no room in the help for a value of ``--help``, which typer makes itself."""
+    for one in options:
+        if one.name == "help":
+            one.metavar = ""
 
 
 @contextmanager
@@ -53,6 +61,7 @@ class _Group(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help; that of ``postdicom`` itself fits a screen."""
+        _take_no_value(self.get_params(ctx))
         with _hidden([] if ctx.parent else self.get_params(ctx)):
             super().format_help(ctx, formatter)
 

@@ -90,6 +90,8 @@ def targets_of(level: RetrieveLevel, uids: list[str]) -> list[tuple[str, ...]]:
     """
     parents = len(_NAMED_BY[level]) - 1
     if len(uids) <= parents:
+        if not parents:
+            raise UsageError("download study: give one or more Study Instance UIDs")
         names = " and ".join(list(RetrieveLevel)[1 : parents + 2])
         raise UsageError(f"download {level}: give the UIDs of {names}, in this order")
     return [(*uids[:parents], uid) for uid in dict.fromkeys(uids[parents:])]

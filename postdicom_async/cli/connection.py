@@ -1,6 +1,6 @@
 """Connection options: which archive, which user, how; the clients made from them, and prompts for secrets.
 
-The command line outranks the environment, and both outrank the profile, field by field. A secret is never an option:
+The command line outranks the profile, and that the environment, field by field. A secret is never an option:
 see `postdicom_async.profiles.secrets` for its sources.
 """
 

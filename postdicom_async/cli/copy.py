@@ -32,7 +32,10 @@ _AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON
 _Sample: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--sample", metavar="PERCENT", rich_help_panel=PROOF, help="How much of it is compared by bytes, at random."
+        "--sample",
+        metavar="PERCENT",
+        rich_help_panel=PROOF,
+        help="How much of it is compared by bytes: always the same instances.",
     ),
 ]
 
@@ -250,7 +253,7 @@ def verify(
         ends.target,
         level=level.value,
         sample=share_of(sample, "--sample"),
-        anonymize=anonymizing.rules(writes=False),
+        anonymize=anonymizing.rules(writes=False, sends=False),
         job=job.job,
         new=job.new,
         pace=pacing.pace(),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from postdicom_async import Diagnosis, DicomWeb, Finding
+
+
+_FIELD: Final = re.compile(r"(?:dialect=replace\(\w+, |wire=Wire\()(\w+)=([^,()]*)\)")
+"""One field of the dialect or of `Wire`, as a finding says how to change it in Python."""
+_OPTIONS: Final = {
+    "the address; Tls(…) for certificates": "--url; --ca-file, --client-cert",
+    "DicomWeb(auth=…)": "--username, POSTDICOM_PASSWORD; POSTDICOM_TOKEN",
+}
+"""What else an option changes."""
 
 
 def doctor(
@@ -64,10 +74,18 @@ def _report(found: Diagnosis) -> list[RenderableType]:
     for area in dict.fromkeys(finding.area for finding in found.findings):
         rows = [(one.check, one.verdict, one.found, _assumed(one)) for one in found.findings if one.area == area]
         parts.append(output.table((area, "", "Found", "Assumed"), rows))
-    switches = {one.check: one.switch for one in found.findings if one.marks and one.switch}
+    switches = {one.check: _option(one.switch) for one in found.findings if one.marks and one.switch}
     if switches:
         parts.append(output.table(("What is assumed of", "is changed by"), list(switches.items())))
     return parts
+
+
+def _option(switch: str) -> str:
+    """Return the option that changes an assumption; what to write in Python where there is none."""
+    if field := _FIELD.fullmatch(switch):
+        value = field[2].strip('"')
+        return f"-o {field[1]}={value.lower() if value in ('True', 'False') else value}"
+    return _OPTIONS.get(switch, f"in Python: {switch}" if "=" in switch else switch)
 
 
 def _assumed(finding: Finding) -> str:

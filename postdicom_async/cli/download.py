@@ -26,6 +26,7 @@ from postdicom_async.cli.options import Common, ErrorIfNothing, Reporting
 from postdicom_async.cli.paths import given_path, removing_if_empty, require_writable
 from postdicom_async.cli.progress import Progress
 from postdicom_async.cli.search import NOTHING
+from postdicom_async.dicom.layout import naming_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,8 +53,8 @@ def download(
         typer.Option(
             "--layout",
             metavar="TEMPLATE",
-            help="Where an instance lies below the folder. Besides {study}, {series} and {instance} it may have "
-            "{PatientID}, {PatientName}, {PatientBirthDate}, {StudyDate}, {StudyID}, {StudyDescription}, "
+            help="Where an instance lies below the folder. {instance} is required. Besides {study} and {series} it may "
+            "have {PatientID}, {PatientName}, {PatientBirthDate}, {StudyDate}, {StudyID}, {StudyDescription}, "
             "{AccessionNumber}, {Modality}, {SeriesNumber}, {SeriesDescription} and {InstanceNumber}: these put "
             "patient data into paths, and lie on one side of {instance} in a name.",
         ),
@@ -73,6 +74,7 @@ def download(
     plan = what.plan()
     into = reporting.checked()
     require_writable(to, "--to")
+    naming_of(layout)  # refused before the archive is asked
     job = _Job(connection.client(), plan, to, layout, into, quiet=common.quiet)
     try:
         with removing_if_empty(to):

@@ -95,8 +95,8 @@ class AllConnectionOptions(CloudOptions, ConnectionOptions):  # type: ignore[mis
 def connection_help(connection: AllConnectionOptions) -> int:
     """Say which archive, as whom and how.
 
-    These are options of every command that speaks to an archive. The command line outranks the environment, and both
-    outrank the profile. --user and --router-url are for postdicom cloud, which takes neither --url nor --username;
+    These are options of every command that speaks to an archive. The command line outranks the profile, and the
+    profile the environment. --user and --router-url are for postdicom cloud, which takes neither --url nor --username;
     commands that speak to PostDICOM only take no --dialect.
 
     No password or key is an option: they come from POSTDICOM_PASSWORD (with --profile NAME from

@@ -41,7 +41,9 @@ AllowedHosts: TypeAlias = Annotated[
 class Common:
     """What every command takes."""
 
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary, only errors.")] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress and no summary, only results and errors.")
+    ] = False
     debug: Annotated[
         bool,
         typer.Option(
@@ -151,14 +153,17 @@ def _in_panel(hint: Any, panel: str | None) -> Any:
 
 
 def _with_choices(hint: Any) -> Any:
-    """Return an option with its values as its metavar, if it has a few: typer keeps them where its versions differ."""
+    """Return an option with its values as its metavar, if it has a few: typer keeps them where its versions differ.
+
+    A flag takes no value, so the help needs no room for one.
+    """
     kinds = [kind for kind in (get_args(hint.__origin__) or (hint.__origin__,)) if isinstance(kind, type)]
     info = hint.__metadata__[0]
     chosen = [kind for kind in kinds if issubclass(kind, StrEnum)]
-    if not chosen or info.metavar:
+    if not (chosen or bool in kinds) or info.metavar:
         return hint
     info = copy(info)
-    info.metavar = "|".join(chosen[0])
+    info.metavar = "|".join(chosen[0]) if chosen else ""
     return Annotated[hint.__origin__, info]
 
 

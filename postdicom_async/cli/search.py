@@ -32,7 +32,7 @@ FilterArguments: TypeAlias = Annotated[
         "--filter",
         "-f",
         metavar="KEY=VALUE",
-        help="A DICOM keyword or tag and what it must match: PatientName='DOE*', StudyDate=20240101-20241231. "
+        help="A DICOM keyword or tag and what it must match: PatientName='DOE*', StudyDate=20240101-. "
         "Give it once for each attribute.",
     ),
 ]

@@ -1,12 +1,14 @@
 """DICOM JSON as columns of typed values, for data frames. Pure.
 
-A column is an attribute under its keyword, a private or unknown one under its tag. Its kind follows from the data
-dictionary, never from what came, so that two searches give frames of the same types.
+A column is an attribute under its keyword, or under its tag where no keyword names it alone: private and unknown ones,
+repeating groups. Its kind follows from the data dictionary, never from what came, so that two searches give frames of
+the same types.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.dicom.json_reading import DicomJson, person_name, values_of
-from postdicom_async.dicom.tags import checked_tag, dictionary_vr, keyword_of
+from postdicom_async.dicom.tags import checked_tag, dictionary_vr, keyword_of, tag_of
+from postdicom_async.dicom.text import integer_text, number_text
 from postdicom_async.errors import UsageError
 from postdicom_async.frames import ColumnKind, ColumnValues, frame_of
 
@@ -39,7 +42,7 @@ class DicomColumn:
     """A column.
 
     Attributes:
-        name: the keyword, or the tag in 8 hexadecimal digits.
+        name: the keyword, or the tag in 8 hexadecimal digits; either names this tag and no other.
         kind: of one value.
         several: whether the attribute may have several values, so that the column holds tuples of them.
     """
@@ -59,7 +62,9 @@ def column_of(tag: str) -> DicomColumn | None:
     if not keyword:
         return DicomColumn(tag, ColumnKind.TEXT, several=True)
     kind = _KINDS.get(dictionary_vr(number), ColumnKind.TEXT)
-    return None if kind is None else DicomColumn(keyword, kind, several=dictionary_VM(number) != "1")
+    # Every overlay's rows are OverlayRows (60xx,0010), so that keyword is no name of a column.
+    name = keyword if tag_of(keyword) == number else tag
+    return None if kind is None else DicomColumn(name, kind, several=dictionary_VM(number) != "1")
 
 
 class TableOfResults:
@@ -191,27 +196,29 @@ _OF_SCAN: Final = (
 
 _DATE = re.compile(r"(\d{4})([.-]?)(\d\d)\2(\d\d)", re.ASCII)
 _TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
+_INTEGER = integer_text(20)
+_NUMBER = number_text(40, 3)
+"""As many digits as archives write that keep to no length."""
 
 
 def _text(value: Any) -> str | None:
     if isinstance(value, dict):
         return person_name(value)
-    return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, str) else str(value) if type(value) in (int, float) else None
 
 
 def _integer(value: Any) -> int | None:
-    try:
-        number = int(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return number if -(2**63) <= number < 2**63 and (isinstance(value, str) or number == value) else None
+    if isinstance(value, str):
+        value = int(value) if _INTEGER.fullmatch(value := value.strip(" ")) else None
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
 
 
 def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
+    if isinstance(value, str):
+        value = float(value) if _NUMBER.fullmatch(value := value.strip(" ")) else None
+    return float(value) if type(value) in (int, float) and abs(value) <= sys.float_info.max else None
 
 
 def _date(value: Any) -> date | None:

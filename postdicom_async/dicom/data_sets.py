@@ -10,7 +10,6 @@ converted at once: so what cannot be read is told with the result, and never lat
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Iterator, MutableMapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -23,6 +22,7 @@ from pydicom.tag import BaseTag
 
 from postdicom_async.dicom.json_reading import DicomJson, is_small, person_name, values_of
 from postdicom_async.dicom.silence import in_silence
+from postdicom_async.dicom.text import integer_text, number_text
 from postdicom_async.errors import ProtocolError
 
 _Tell: TypeAlias = Callable[[str], None]
@@ -284,8 +284,8 @@ def _held_sequence(values: list[Any], depth: int) -> _Held | None:
     return "SQ", items
 
 
-_INTEGER_TEXT: Final = re.compile(r"[+-]?\d{1,9}", re.ASCII)
-_NUMBER_TEXT: Final = re.compile(r"[+-]?(?:\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_INTEGER_TEXT: Final = integer_text(9)
+_NUMBER_TEXT: Final = number_text(15, 2)
 
 
 def _integer(value: Any, vr: str) -> int | None:

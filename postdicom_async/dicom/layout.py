@@ -133,7 +133,7 @@ def patterns_of(layout: str, study: str, series: str | None) -> tuple[re.Pattern
     known = {"study": re.escape(study), **({"series": re.escape(series)} if series else {})}
     parsed = _parsed(layout)
     if not any(field == "instance" for pieces in parsed for _, field in pieces):
-        raise UsageError("without {instance} all instances would have one name", argument="layout")
+        raise UsageError("must contain {instance}, such as {InstanceNumber}-{instance}.dcm", argument="layout")
     return tuple(re.compile(_pattern_of(pieces, known)) for pieces in parsed)
 
 
@@ -270,7 +270,7 @@ def _check_fields(template: str, allowed: frozenset[str]) -> None:
     if any(format_spec or conversion for _, _, format_spec, conversion in parsed):
         raise UsageError("a field is written {instance}, without ':' or '!'", argument="layout")
     if "instance" not in fields:
-        raise UsageError("without {instance} all instances would have one name", argument="layout")
+        raise UsageError("must contain {instance}, such as {InstanceNumber}-{instance}.dcm", argument="layout")
 
 
 def _words_of(allowed: frozenset[str]) -> str:

@@ -1,6 +1,6 @@
 """Text of a data set by its Specific Character Set (0008,0005): PS3.3 section C.12.1.1.2, PS3.5 section 6.1.2.
 
-Decoding never fails: bytes that cannot be decoded become U+FFFD.
+Decoding never fails: bytes that cannot be decoded become U+FFFD. And numbers as text: IS and DS of PS3.5 section 6.2.
 """
 
 from __future__ import annotations
@@ -46,6 +46,17 @@ def decode_text(value: bytes, character_set: bytes = b"") -> str:
     else:
         text = "".join(_decode_run(run, first) for run in _RUNS.findall(value))
     return text.strip("\0 \t\r\n\f")
+
+
+def integer_text(digits: int) -> re.Pattern[str]:
+    """Return what an integer is written as; Python's ``int`` reads more: underscores, digits of other scripts."""
+    return re.compile(rf"[+-]?\d{{1,{digits}}}", re.ASCII)
+
+
+def number_text(digits: int, of_exponent: int) -> re.Pattern[str]:
+    """Return what a number is written as, with so many digits before the point and after it; ``float`` reads more."""
+    before, after, exponent = rf"\d{{1,{digits}}}", rf"\d{{0,{digits}}}", rf"[eE][+-]?\d{{1,{of_exponent}}}"
+    return re.compile(rf"[+-]?(?:{before}(?:\.{after})?|\.{before})(?:{exponent})?", re.ASCII)
 
 
 @lru_cache(maxsize=64)

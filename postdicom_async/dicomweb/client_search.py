@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import checked_uid
 from postdicom_async.dicomweb.dialects import Dialect, Route
-from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID, Filters, filter_pairs, include_pairs
+from postdicom_async.dicomweb.filters import (
+    INSTANCE_UID,
+    SERIES_UID,
+    STUDY_UID,
+    Filters,
+    filter_choices,
+    filter_pairs,
+    include_pairs,
+)
 from postdicom_async.dicomweb.json_answer import JsonAnswer
 from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.dicomweb.retrieve import target_of
@@ -49,11 +57,12 @@ class ClientSearch:
 
         Results are checked against the filters on UIDs, dates and Patient ID; if those were ignored, ``warnings`` of
         the result says so. Filters are written in the form of ``dialect.filter_form``. A list of UIDs that is too long
-        for one URL (``dialect.url_bytes``) is split into several searches, whose results are joined.
+        for one URL (``dialect.url_bytes``) is split into several searches, whose results are joined; so is a list of
+        anything else, into one for each value, since archives match lists of UIDs only.
 
         Args:
             filters: DICOM keyword or 8-hex tag, to the value it must match: text with ``*`` and ``?``, a date, a pair
-                of dates for a range, or a list of UIDs.
+                of dates for a range, or a list of UIDs or of other values, one of which must match.
             fields: attributes to return besides the standard ones, or ``"all"``.
             limit: the most results wanted; None for all. Pages are fetched as they are needed.
             offset: results to skip.
@@ -113,19 +122,20 @@ class ClientSearch:
         fuzzymatching: bool,
         key: str,
     ) -> Results[Dataset]:
-        matching = filter_pairs(filters)
-        fuzzy = [("fuzzymatching", "true")] if fuzzymatching else []
+        matching, choices = filter_pairs(filters), filter_choices(filters)
+        others = (*include_pairs(fields), *([("fuzzymatching", "true")] if fuzzymatching else []))
         search = SearchQuery(
             operation,
             self._dialect.path(route, **uids),
-            (*matching, *include_pairs(fields), *fuzzy),
+            (*matching, *others),
             key=key,
             limit=limit,
             offset=offset,
             page=self._session.settings.limits.page_size if self._dialect.pages else None,
-            private=tuple(value for _, value in matching),
+            private=tuple(dict.fromkeys(value for pairs in (matching, *choices) for _, value in pairs)),
             dialect=self._dialect,
             below=tuple((_TAGS[name], uid) for name, uid in uids.items()),
+            choices=tuple((*chosen, *others) for chosen in choices),
         )
         check_page(limit, offset)
         return Results(

@@ -13,6 +13,7 @@ import re
 from calendar import monthrange
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
+from itertools import product
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ INSTANCE_UID = JSON_TAG["SOPInstanceUID"]
 
 RangeEnd: TypeAlias = date | datetime | time | str | None
 FilterValue: TypeAlias = "str | int | date | datetime | time | PersonName | tuple[RangeEnd, RangeEnd] | list[str]"
-"""Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list of UIDs.
+"""Text (``*`` and ``?`` are wildcards), a date, a pair for a range (either end None), or a list.
 
 Dates as text are ``YYYYMMDD`` or ``YYYY-MM-DD``, ranges two of them joined by ``-``; ``YYYY`` and ``YYYYMM`` stand for
 all days of a year or a month. Times are ``HHMMSS`` or ``HH:MM:SS`` or the beginning of one.
@@ -58,6 +59,24 @@ def filter_pairs(filters: Filters | None) -> list[tuple[str, str]]:
     if filters is not None and not isinstance(filters, Mapping):
         raise UsageError("give a mapping of DICOM keywords or tags to what they must match", argument="filters")
     return [(_attribute(name, "filters"), _value(name, value)) for name, value in (filters or {}).items()]
+
+
+def filter_choices(filters: Filters | None) -> list[Pairs]:
+    """Return the searches that together match what filters match, none if that is one: lists of other values than UIDs.
+
+    PS3.4 section C.2.2.2.2 knows lists of UIDs only; an archive looks for another with its commas, and finds nothing.
+    """
+    given = filters or {}
+    lists = {name: value for name, value in given.items() if isinstance(value, list) and not _is_uid(name)}
+    if all(len(value) == 1 for value in lists.values()):
+        return []
+    alike = filter_pairs({name: value for name, value in given.items() if name not in lists})
+    values = [[(_attribute(name, "filters"), _value(name, one)) for one in value] for name, value in lists.items()]
+    return [(*alike, *chosen) for chosen in product(*values)]
+
+
+def _is_uid(name: str) -> bool:
+    return vr_of(_attribute(name, "filters")) == "UI"
 
 
 def include_pairs(fields: Iterable[str] | None) -> list[tuple[str, str]]:

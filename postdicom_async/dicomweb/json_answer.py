@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio.to_thread
 
@@ -34,7 +34,7 @@ from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError
 from postdicom_async.face import translated
-from postdicom_async.http.problems import Problem, server_reason
+from postdicom_async.http.problems import NOT_THE_ADDRESS, Problem, server_reason
 from postdicom_async.http.retry import Failure
 from postdicom_async.paging import Turns
 
@@ -199,6 +199,10 @@ def _ended_early(operation: str, status: int | None) -> Problem:
     return Problem(Failure.LOST, ProtocolError(message, operation=operation, status=status, temporary=True))
 
 
+NO_DICOM_JSON: Final = f"the archive's answer is not DICOM JSON, or {NOT_THE_ADDRESS}"
+"""What is said of an answer that is not even JSON."""
+
+
 def not_dicom_json(
     error: NotJson | NotDicomJson | None, *, operation: str, status: int | None, sent: tuple[str, ...]
 ) -> ProtocolError:
@@ -208,9 +212,10 @@ def not_dicom_json(
     words = {key: value[:1024] for key, value in members if isinstance(value, str)}
     reason = server_reason({"content-type": "application/json"}, json.dumps(words).encode(), sent) if words else None
     if found is None:
-        message = "the archive's answer is not DICOM JSON; is this the address of its DICOMweb service?"
+        message = NO_DICOM_JSON
     else:
         message = f"the archive's answer is not DICOM JSON: what should be a result is {error}"
+        message += "" if isinstance(found, dict) else f", or {NOT_THE_ADDRESS}"
     return ProtocolError(message, operation=operation, status=status, reason=reason)
 
 

@@ -67,6 +67,7 @@ class SearchQuery:
         private: filter values, kept out of error texts.
         below: the UIDs in the path, by tag: results must belong to them.
         acted_on: something is done with the results, so that results that contradict the filters are an error.
+        choices: what is asked for instead of ``pairs``, whose lists no archive matches; results are joined.
     """
 
     operation: str
@@ -80,6 +81,7 @@ class SearchQuery:
     dialect: Dialect = field(kw_only=True)
     below: tuple[tuple[str, str], ...] = ()
     acted_on: bool = False
+    choices: tuple[Pairs, ...] = field(default=(), repr=False)
 
 
 def query_to_act_on(
@@ -353,15 +355,16 @@ async def first_result(session: Session, search: SearchQuery) -> DicomJson | Non
 async def _joined(
     session: Session, search: SearchQuery, at_most: int | None, warnings: list[str]
 ) -> AsyncGenerator[list[DicomJson], None]:
-    """Yield the results of as many searches as the URL's length requires, each result once."""
+    """Yield the results of as many searches as there are choices and the URL's length requires, each result once."""
     longest = search.dialect.url_bytes - len(session.url) - len(search.path) - _PAGING_BYTES
 
     def fits(pairs: Pairs) -> bool:
         return len(query_string(wire_pairs(pairs, search.dialect.filter_form), strict=True)) <= longest
 
-    parts = [replace(search, pairs=pairs) for pairs in queries(search.pairs, fits)]
+    choices = search.choices or (search.pairs,)
+    parts = [replace(search, pairs=pairs) for choice in choices for pairs in queries(choice, fits)]
     if len(parts) == 1:
-        async with aclosing(_Pages(session, search).pages(at_most, warnings)) as pages:
+        async with aclosing(_Pages(session, parts[0]).pages(at_most, warnings)) as pages:
             async for page in pages:
                 yield page
         return

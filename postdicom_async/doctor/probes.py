@@ -11,6 +11,7 @@ from postdicom_async.dicom.json_reading import first_value
 from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.dicomweb.dialects import Dialect, FilterForm, Route
 from postdicom_async.dicomweb.filters import contradicted, expectations, query_string, wire_pairs
+from postdicom_async.dicomweb.json_answer import NO_DICOM_JSON
 from postdicom_async.dicomweb.media_types import INSTANCE_LADDER
 from postdicom_async.doctor.examination import (
     Examination,
@@ -100,7 +101,7 @@ class ArchiveProbes:
             self._note("limit", True, "refused with 400; an answer without")
         if answer.items is None:
             raise ProtocolError(
-                "the archive's answer is not DICOM JSON; is this the address of its DICOMweb service?",
+                NO_DICOM_JSON,
                 operation=search,
                 status=answer.status,
             )

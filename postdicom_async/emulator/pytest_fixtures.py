@@ -6,11 +6,13 @@ Import the one you use in a ``conftest.py``::
     from postdicom_async.emulator.pytest_fixtures import embedded_archive  # for async def test_…
 
 A plain ``def test_…``, such as one with Starlette's or FastAPI's ``TestClient``, blocks the event loop that it would
-share with `embedded_archive`: no answer would ever come. `embedded_archive_in_thread` has a loop of its own.
+share with `embedded_archive`: no answer would ever come, so it fails at once. `embedded_archive_in_thread` has a loop
+of its own.
 """
 
 from __future__ import annotations
 
+import inspect
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -35,8 +37,14 @@ if TYPE_CHECKING or find_spec("pytest_asyncio"):
     import pytest_asyncio
 
     @pytest_asyncio.fixture
-    async def embedded_archive() -> AsyncIterator[EmbeddedArchive]:
-        """Give an archive that runs on the test's own event loop, to ``async def`` tests; gone after the test."""
+    async def embedded_archive(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedArchive]:
+        """Give an archive that runs on the test's own event loop, to ``async def`` tests; gone after the test.
+
+        Another test fails at once, since it would wait for ever.
+        """
+        test = getattr(request.function, "hypothesis", None)  # which has a plain function around the test
+        if not inspect.iscoroutinefunction(getattr(test, "inner_test", request.function)):
+            pytest.fail("this test is no 'async def': use embedded_archive_in_thread", pytrace=False)
         async with EmbeddedArchive() as archive:
             yield archive
 

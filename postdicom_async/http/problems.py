@@ -108,14 +108,14 @@ def problem_of_cause(operation: str, cause: Cause) -> Problem:
 
 
 _PROXY_REFUSED = "the proxy refused the credentials or wants some: proxy=http://user:password@host:port"
+NOT_THE_ADDRESS = "the address is not that of its DICOMweb service (often it ends in /dicom-web)"
+"""What a user of another address than the DICOMweb service's is told."""
+_BEHIND_THE_ADDRESS = ("studies", "series", "instances")
 _MESSAGES: dict[int, tuple[type[PostdicomError], str]] = {
     HTTPStatus.UNAUTHORIZED: (AuthenticationFailed, "the archive refused the credentials"),
     HTTPStatus.FORBIDDEN: (AuthenticationFailed, "this account may not do that"),
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: (AuthenticationFailed, _PROXY_REFUSED),
-    HTTPStatus.NOT_FOUND: (
-        NotFound,
-        "the archive does not hold it, or the address is not that of its DICOMweb service",
-    ),
+    HTTPStatus.NOT_FOUND: (NotFound, f"the archive does not hold it, or {NOT_THE_ADDRESS}"),
     HTTPStatus.GONE: (NotFound, "the archive does not hold it any more"),
     HTTPStatus.TOO_MANY_REQUESTS: (RateLimited, "the archive asks to wait"),
     HTTPStatus.BAD_REQUEST: (ServerError, "the archive did not accept the request"),
@@ -149,12 +149,16 @@ def problem_of_status(
     sent: Iterable[str],
     now: datetime,
     authorization: str | None,
+    address: str = "",
 ) -> Problem:
-    """Return the problem behind an error status; ``body`` may be truncated."""
+    """Return the problem behind an error status; ``body`` may be truncated, and ``address`` is the configured one."""
     failure = failure_of_status(status)
     retry_after = parse_retry_after(headers.get("retry-after"), now)
     titled = _titled(body) if status == HTTPStatus.BAD_REQUEST else None
     kind, message = titled or _message(status, has_retry_after=retry_after is not None)
+    last = address.rstrip("/").rpartition("/")[2]
+    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND) and last in _BEHIND_THE_ADDRESS:
+        message = f"the address ends in /{last}; give that of the DICOMweb service, without /{last}"
     error = kind(
         message,
         operation=operation,

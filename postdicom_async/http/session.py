@@ -327,6 +327,7 @@ class Session:
             sent=(*call.private, *self.secrets, *(header or "").split()),
             now=datetime.now(UTC),
             authorization=header,
+            address=self.url,
         )
 
     def _open_link(self) -> SharedConnections:

@@ -105,8 +105,9 @@ class PostDicom(DicomWeb):
         it; with ``folder_uuid`` the orders go into a folder that is there, and the link opens them alone, not what
         else is in it; without either there is a link to the orders.
 
-        A step after the upload that fails raises nothing: what is returned says what exists, and why it ended. The same
-        call again skips what is stored; give it ``folder_uuid`` where the folder has been made.
+        A step after the upload that fails raises nothing: what is returned says what exists, why it ended, and in
+        ``to_finish`` which calls finish it. Where a new folder has been made, that is ``folders.add_order`` for what is
+        not in it and ``folders.share``; else the same call again, which skips what is stored.
 
         Args:
             sources: as for `upload`.

@@ -29,6 +29,11 @@ _NOTHING: Mapping[str, Any] = {}
 _ANY_UUID = "00000000-0000-0000-0000-000000000000"  # to check the other arguments before there is one
 TITLE = "share uploaded files"
 
+_AGAIN = "to finish: make the same call again"
+_LOOK_FIRST = f"{_AGAIN}, which makes the folder; look with folders.search whether it is there already"
+_ADD = "to finish: folders.add_order(order, [shared.folder_uuid]) for each of shared.patient_order_uuids"
+_SHARE = "folders.share(shared.folder_uuid, expires=...), with the password and title, makes the link"
+
 
 @public_face
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class SharedUpload:
         link: the link; None where it was not made.
         step: the step that failed, empty if none did.
         problem: why, None if nothing failed. `OutcomeUnknown` says that this step may have been done all the same: look
-            before it is done again.
+            before it is done again. Its traceback ends with `to_finish`.
+        new_folder: whether a new folder was asked for, which the link is to open.
     """
 
     report: UploadReport
@@ -53,6 +59,20 @@ class SharedUpload:
     link: ShareLink | None = field(default=None, repr=False)
     step: Step = ""
     problem: PostdicomError | None = None
+    new_folder: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.problem is not None:
+            self.problem.add_note(self.to_finish)
+
+    @property
+    def to_finish(self) -> str:
+        """The calls that do what is missing, as text; empty if nothing is. An order is in a folder once at most."""
+        if not self.step:
+            return ""
+        if self.folder_uuid is None or not self.new_folder:
+            return _LOOK_FIRST if self.new_folder and self.step == "folder" else _AGAIN
+        return f"to finish: {_SHARE}" if self.step == "share" else f"{_ADD}; {_SHARE}"
 
     @property
     def url(self) -> str | None:
@@ -153,7 +173,7 @@ async def shared(
         orders: finds the orders that hold the files, if the report does not name them.
         of_order: what else the client wants to know when it puts an order into a folder.
     """
-    made: dict[str, Any] = {"step": "upload"}
+    made: dict[str, Any] = {"step": "upload", "new_folder": sharing.folder is not None}
     problem: PostdicomError | None = None
     try:
         report.raise_for_failures()

@@ -64,7 +64,7 @@ class AnswerTable:
         Raises:
             UsageError: pandas is not installed, or a column is none; nothing was asked then.
         """
-        names = list(self._columns) if columns is None else list(columns)
+        names = list(self._columns) if columns is None else list(dict.fromkeys(columns))
         if unknown := [name for name in names if name not in self._columns]:
             known = ", ".join(self._columns)
             raise UsageError(f"{len(unknown)} of the columns are none; there are {known}", argument="columns")

@@ -32,6 +32,32 @@ async def test_values_are_replaced_emptied_and_removed(
     assert {path: path.read_bytes() for path in study_folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("quiet", [["--quiet"], []])
+async def test_another_patient_under_the_same_uids_is_warned_of(
+    cli_with_archive: Cli, one_file: Path, tmp_path: Path, quiet: list[str]
+) -> None:
+    async def warned(*options: str | Path, verb: str = "upload") -> bool:
+        ends = [tmp_path / "from", tmp_path / "to"] if verb == "copy" else [one_file]
+        ran = await cli_with_archive.here(verb, *ends, *options, *quiet)
+        assert ran.code == 0
+        return "warning: the copies keep the UIDs of the originals: an archive that holds these may" in ran.err
+
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "one").write_bytes(one_file.read_bytes())
+    table = tmp_path / "patients.csv"
+    table.write_text("PatientID,PatientName\nT-1,A\n")
+    cli_with_archive.environment["POSTDICOM_ANONYMIZE_SECRET"] = "a secret of ours"
+    for rule in ("PatientID=1", "00100020=", "IssuerOfPatientID-"):
+        assert await warned("--anonymize", rule)
+        assert not await warned("--anonymize", rule, "--anonymize-uids")
+    assert await warned("--anonymize-profile", "vendor")
+    assert await warned("--anonymize-patient-ids", "keyed")
+    assert await warned("--anonymize-patients", table)
+    assert await warned("--anonymize", "PatientID=1", verb="copy")
+    assert not await warned("--anonymize-profile", "basic")
+    assert not await warned("--anonymize", "PatientName=ANON^1")
+
+
 async def test_profiles(cli_with_archive: Cli, embedded_archive: Any, study_folder: Path) -> None:
     vendor = await cli_with_archive.here("upload", study_folder, "--anonymize-profile", "vendor")
     assert vendor.code == 0

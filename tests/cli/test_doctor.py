@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import fields
@@ -58,6 +59,21 @@ async def test_a_good_archive(cli_with_archive: Cli, embedded_archive: Any, tmp_
     assert "URL shapes" in people.out
     assert people.err == "this archive can be used with these settings\n"
     assert all(check in people.out for check in found)
+
+
+@pytest.mark.parametrize("dialect", ["dicomweb", "postdicom"])
+async def test_what_changes_an_assumption_is_said_in_options(
+    cli_with_archive: Cli, embedded_archive: Any, dialect: str
+) -> None:
+    """And the options are taken: those that name a value as they stand."""
+    shown = (await cli_with_archive.here("doctor", "--dialect", dialect)).out.partition("is changed by")[2]
+    given = dict(re.findall(r"-o (\w+)=(\S+)", shown))
+    assert set(given) >= {"filter_form", "url_bytes"}
+    assert "replace(DICOMWEB" not in shown
+    options = [f"--option={name}={value}" for name, value in given.items() if value != "…"]
+    assert options
+    ran = await cli_with_archive.here("search", "studies", "--dialect", dialect, *options)
+    assert ran.code == 0, ran.err
 
 
 async def test_every_assumption_is_in_the_report(embedded_archive: Any) -> None:

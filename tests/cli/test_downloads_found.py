@@ -98,7 +98,7 @@ async def test_an_archive_that_ignores_filters_is_not_downloaded(cli: Cli, tmp_p
     ("words", "says"),
     [
         ([], "missing argument 'patient|study|series|instance'"),
-        (["study"], "give the UIDs of study"),
+        (["study"], "give one or more Study Instance UIDs"),
         (["patient"], "give one or more Patient IDs"),
         (["patient", "CANARY*"], "give whole Patient IDs"),
         (["patient", ""], "give whole Patient IDs"),
@@ -159,7 +159,8 @@ async def test_no_error_shows_a_path_with_patient_data(held: Cli, tmp_path: Path
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        ("{PatientID}", "without {instance}"),
+        ("{SeriesNumber}.dcm", "must contain {instance}, such as {InstanceNumber}-{instance}.dcm"),
+        ("x.dcm", "must contain {instance}"),
         ("{PatientID}{instance}", "put a letter or a dash"),
         ("{Foo}", "'Foo'"),
         ("{PatientID}-{instance}-{Modality}", "{PatientID} and {Modality} must be on one side of {instance}"),
@@ -170,3 +171,14 @@ async def test_layouts_that_are_refused(held: Cli, tmp_path: Path, layout: str, 
     assert (ran.code, ran.out) == (2, "")
     assert ran.error_line.startswith("error: --layout: ")
     assert words in ran.error_line
+    held.environment["POSTDICOM_URL"] = "http://127.0.0.1:1"  # where nobody is
+    found = await held.here("download", "-f", "PatientID=*", "--to", tmp_path / "to", "--layout", layout)
+    assert (found.code, found.error_line) == (2, ran.error_line)
+
+
+async def test_a_download_without_uids_says_which_it_needs(cli: Cli, tmp_path: Path) -> None:
+    where = ("--to", tmp_path / "to", "--url", "http://127.0.0.1:1")
+    ran = await cli.here("download", "study", *where)
+    assert ran.error_line == "error: download study: give one or more Study Instance UIDs"
+    ran = await cli.here("download", "series", "1.2", *where)
+    assert ran.error_line == "error: download series: give the UIDs of study and series, in this order"

@@ -47,6 +47,23 @@ async def test_a_command_begins_with_its_own_options_and_shows_the_connection_in
     assert "4 authentication" not in ran.out
 
 
+@pytest.mark.parametrize("command", ["search", "download", "upload", "verify"])
+async def test_nothing_of_the_help_is_cut_and_flags_take_no_room(cli: Cli, command: str) -> None:
+    text = (await cli.here(command, "--help")).out
+    options = text[text.index("─ Options") :]
+    assert not [line for line in options.splitlines() if "<bool>" in line or "…" in line]
+
+
+async def test_the_help_says_what_wins_what_is_required_and_what_is_always_the_same(cli: Cli) -> None:
+    async def text(*words: str) -> str:
+        return " ".join((await cli.here(*words)).out.replace("│", " ").split())
+
+    assert "The command line outranks the profile, and the profile the environment." in await text("help", "connection")
+    assert "{instance} is required" in await text("download", "--help")
+    assert "always the same instances" in await text("verify", "--help")
+    assert "only results and errors" in await text("demo", "--help")
+
+
 async def test_options_that_the_help_leaves_out_are_still_taken(cli: Cli) -> None:
     assert (await cli.here("upload", "--help")).code == 0
     ran = await cli.here("search", "studies", "--url", "http://127.0.0.1:1", "--ca-file", "missing.pem")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from postdicom_async import DicomWeb
 from postdicom_async.cli.table import COMMANDS
 from postdicom_async.emulator import EmbeddedArchive, archive_in_thread
 from postdicom_async.emulator.samples import write_samples
@@ -129,16 +130,18 @@ def parsed(line: str) -> Any:
 
 def test_the_lines_of_cron_and_systemd_parse() -> None:
     lines = re.findall(r"^0 20 .*$", SCHEDULES.read_text(encoding="utf-8"), re.MULTILINE)
-    lines += re.findall(r"^ExecStart=.*$", "".join(units().values()), re.MULTILINE)
+    lines += re.findall(r"^ExecStart=/opt/.*$", "".join(units().values()), re.MULTILINE)
     assert len(lines) == 3
     for line in lines:
-        assert (parsed(line).params["source"], parsed(line).params["max_duration"]) == ("old:", 600)
+        given = parsed(line).params
+        assert (given["source"], given["max_duration"]) == ("old:", 600)
+        assert "--quiet" not in line  # or the log of a good night is empty
         assert "%" not in line  # means something else to cron and systemd
 
 
 def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
     made = units()
-    assert sorted(made) == ["postdicom-copy.service", "postdicom-copy.timer"]
+    assert sorted(made) == ["postdicom-copy.service", "postdicom-copy.timer", "postdicom-failed.service"]
     for name, text in made.items():
         reader = configparser.RawConfigParser(strict=False)
         reader.optionxform = str  # type: ignore[assignment,method-assign]  # as systemd, which tells cases apart
@@ -153,15 +156,33 @@ def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
     assert (found.returncode, [line for line in found.stderr.splitlines() if "postdicom-copy" in line]) == (0, [])
 
 
-async def test_a_service_finds_its_password(cli: Cli, tmp_path: Path) -> None:
-    """By the name that the unit gives it."""
-    (name,) = re.findall(r"LoadCredential=(old\.\w+):", "".join(units().values()))
+async def test_the_service_copies(cli: Cli, tmp_path: Path) -> None:
+    """With the profiles that the page has its reader make, and passwords by the names that the unit gives them."""
+    text = SCHEDULES.read_text(encoding="utf-8")
+    made = re.findall(r"/opt/postdicom/bin/postdicom (profiles .*)", text)
+    assert [line.split()[:3] for line in made] == [
+        ["profiles", "add", "old"],
+        ["profiles", "add", "new"],
+        ["profiles", "test", "old"],
+    ]
+    unit = units()["postdicom-copy.service"]
     credentials = tmp_path / "credentials"
     credentials.mkdir(mode=0o700)
-    (credentials / name).write_text("first\n")
-    (credentials / name).chmod(0o400)
-    async with EmbeddedArchive(username="alice", password="first") as old:
-        add = ("profiles", "add", "old", "--url", old.url, "--username", "alice", "--no-password")
-        assert (await cli(*add)).code == 0
-        ran = await cli("profiles", "test", "old", env={"CREDENTIALS_DIRECTORY": str(credentials)})
-        assert ran.code == 0, ran.err
+    for name in re.findall(r"LoadCredential=([\w.]+):", unit):
+        (credentials / name).write_text(f"{name} secret\n")
+        (credentials / name).chmod(0o400)
+    (start,) = re.findall(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)
+    (shown,) = re.findall(r"/opt/postdicom/bin/postdicom (jobs show .*)", text)
+    files, _ = samples(tmp_path / "to-send")
+    async with (
+        EmbeddedArchive(username="alice", password="old.password secret") as old,
+        EmbeddedArchive(username="alice", password="new.password secret") as new,
+    ):
+        async with DicomWeb(old.url, auth=("alice", "old.password secret")) as client:
+            await client.upload(tmp_path / "to-send")
+        addresses = {"https://old.example/dicom-web": old.url, "https://new.example/dicom-web": new.url}
+        for line in (*made, start, shown):
+            words = [addresses.get(word, word) for word in shlex.split(line)]
+            ran = await cli(*words, env={"CREDENTIALS_DIRECTORY": str(credentials)})
+            assert ran.code == 0, (line, ran.err)
+        assert sorted(one.path.read_bytes() for one in new.store.instances()) == files

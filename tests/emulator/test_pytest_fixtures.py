@@ -119,6 +119,35 @@ def test_a_test_with_an_event_loop(tmp_path: Path, conftest: str) -> None:
     assert "2 passed" in told
 
 
+BOTH = """
+import httpx
+import pytest
+
+
+def test_plain(embedded_archive):
+    httpx.get(f"{embedded_archive.url}/studies", auth=embedded_archive.auth, trust_env=False, timeout=60)
+
+
+class TestOfAClass:
+    @pytest.mark.%s
+    async def test_async(self, embedded_archive):
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"{embedded_archive.url}/studies", auth=embedded_archive.auth)
+        assert answer.status_code == 200
+"""
+
+
+@pytest.mark.parametrize(("mark", "plugin"), [("asyncio", "pytest_asyncio.plugin"), ("anyio", "anyio.pytest_plugin")])
+def test_a_plain_test_does_not_wait_for_ever(tmp_path: Path, mark: str, plugin: str) -> None:
+    backend = "import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n\n"
+    plugins = ["-p", "pytest_asyncio.plugin"] + (["-p", plugin] if mark == "anyio" else [])
+    status, told = run(tmp_path, BOTH % mark, backend + IMPORTS, *plugins, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+
+    assert status == 1
+    assert "1 passed, 1 error" in told, told
+    assert "this test is no 'async def': use embedded_archive_in_thread" in told
+
+
 def test_without_pytest_asyncio_the_other_says_what_is_missing(tmp_path: Path) -> None:
     test = "def test_it(embedded_archive):\n    pass\n"
     status, told = run(tmp_path, test, WITHOUT + IMPORTS, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")

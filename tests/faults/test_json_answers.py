@@ -78,6 +78,14 @@ async def test_an_error_with_status_200_is_no_result(
             assert caught.value.reason == "no index"
 
 
+@pytest.mark.parametrize("answer", [["8f1c", "77aa"], Reply(200, {}, b"<html>")], ids=["other JSON", "a page"])
+async def test_another_address_of_the_archive_is_told(answer: Any, connect: Connect) -> None:
+    reply = answer if isinstance(answer, Reply) else json_reply(answer)
+    async with FaultyServer(reply) as server, connect(server.url) as archive:
+        with pytest.raises(ProtocolError, match=r"not DICOM JSON.*, or the address is not .* ends in /dicom-web\)"):
+            await archive.search_for_studies().all()
+
+
 async def test_the_words_of_an_error_show_nothing_that_was_sent(connect: Connect) -> None:
     answer = {"error": "no patient QUILLFEATHER^JANE, 12345678"}
     async with FaultyServer(json_reply(answer)) as server, connect(server.url) as archive:

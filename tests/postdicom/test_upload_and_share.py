@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -207,11 +208,42 @@ async def test_what_exists_is_told(archive: EmbeddedArchive, account: PostDicom,
     assert len(shared.in_folder) == in_folder
     assert shared.link is None
     assert [call.operation for call in archive.vendor_calls].count(operation) == 1
-    if shared.folder_uuid is not None:  # the same call goes on from there
-        again = await account.upload_and_share(FILES, expires=SOON, folder_uuid=shared.folder_uuid, downloadable=True)
+    await finished(account, shared)
+
+
+async def finished(account: PostDicom, shared: SharedUpload) -> None:
+    """Do what the result says finishes it, and see that it does."""
+    with pytest.raises(OutcomeUnknown) as caught:
+        shared.raise_for_failures()
+    assert caught.value.__notes__ == [shared.to_finish]
+    if shared.folder_uuid is None:
+        assert "folders.search" in shared.to_finish
+        assert await folders_of(account) == {"New": set()}  # as was to be looked for; or another of this name:
+        again = await account.upload_and_share(FILES, expires=SOON, folder="New", downloadable=True)
+        again.raise_for_failures()
         assert again.report.counts == {Status.PRESENT: 4}
-        assert await folders_of(account) == {"New": set(shared.patient_order_uuids)}
-        assert await downloaded(again) == set(FILES)
+        assert again.to_finish == ""
+        return
+    assert ("folders.add_order" in shared.to_finish) is (shared.step == "folder")
+    assert "folders.share(" in shared.to_finish
+    if shared.step == "folder":
+        for order in shared.patient_order_uuids:
+            await account.folders.add_order(order, [shared.folder_uuid])
+    assert await folders_of(account) == {"New": set(shared.patient_order_uuids)}
+    link = await account.folders.share(shared.folder_uuid, expires=SOON, title="T", password="s", downloadable=True)
+    assert await downloaded(replace(shared, link=link), "s") == set(FILES)
+
+
+async def test_without_a_folder_the_same_call_finishes(archive: EmbeddedArchive, account: PostDicom) -> None:
+    archive.fault("createsharelink", "cut-after")
+    shared = await account.upload_and_share(FILES, expires=SOON, downloadable=True)
+    assert (shared.step, shared.to_finish) == ("share", "to finish: make the same call again")
+    archive.fault("addordertofolder", "cut-after")
+    folder = await account.folders.create("Conference")
+    into = await account.upload_and_share(FILES, expires=SOON, folder_uuid=folder.folder_uuid, downloadable=True)
+    assert (into.step, into.to_finish) == ("folder", "to finish: make the same call again")
+    again = await account.upload_and_share(FILES, expires=SOON, folder_uuid=folder.folder_uuid, downloadable=True)
+    assert await downloaded(again) == set(FILES)
 
 
 async def test_a_folder_that_is_not_there(either: Account, account: PostDicom) -> None:

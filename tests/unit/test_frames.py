@@ -13,6 +13,9 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 
 from postdicom_async import (
     Diagnosis,
@@ -32,6 +35,7 @@ from postdicom_async import (
     read_files,
 )
 from postdicom_async.dicom.columns import TableOfResults, column_of
+from postdicom_async.dicom.tags import tag_of
 from postdicom_async.doctor.checks import Area
 from postdicom_async.doctor.examination import Verdict
 from postdicom_async.frames import ColumnKind, ColumnValues, FrameInParts, frame_of
@@ -80,6 +84,11 @@ def cell(keyword: str, *values: Any, vr: str = "LO", columns: list[str] | None =
         ("InstanceNumber", [7.0], 7),
         ("SliceThickness", [2], 2.0),
         ("SliceThickness", ["2.5"], 2.5),
+        ("InstanceNumber", [" -2147483648 "], -(2**31)),
+        ("InstanceNumber", [str(2**63 - 1)], 2**63 - 1),
+        ("SliceThickness", ["-0.12345678901234567890e+1 "], -1.2345678901234567),
+        ("SliceThickness", [".5"], 0.5),
+        ("SliceThickness", ["5."], 5.0),
         ("Rows", [512], 512),
         ("ModalitiesInStudy", ["CT", "SR"], ("CT", "SR")),
         ("ModalitiesInStudy", ["CT"], ("CT",)),
@@ -113,6 +122,22 @@ def test_what_a_cell_is(keyword: str, values: list[Any], expected: Any) -> None:
         ("InstanceNumber", {}),
         ("SliceThickness", CANARY),
         ("SliceThickness", 10**400),
+        ("InstanceNumber", "1_000"),
+        ("InstanceNumber", "٣"),
+        ("InstanceNumber", ""),
+        ("InstanceNumber", "9" * 5000),
+        ("InstanceNumber", str(2**63)),
+        ("InstanceNumber", float("inf")),
+        ("InstanceNumber", True),
+        ("Rows", False),
+        ("PatientID", True),
+        ("SliceThickness", "1_0.5"),
+        ("SliceThickness", "nan"),
+        ("SliceThickness", "Infinity"),
+        ("SliceThickness", "1e999"),
+        ("SliceThickness", float("-inf")),
+        ("SliceThickness", float("nan")),
+        ("SliceThickness", True),
     ],
 )
 def test_what_cannot_be_read_is_empty_and_told_without_its_value(keyword: str, value: Any) -> None:
@@ -154,6 +179,69 @@ def test_each_column_stands_once() -> None:
     assert TableOfResults(["StudyDate", "00080020", "Modality"]).order == ["StudyDate", "Modality"]
 
 
+def overlays(*rows: int) -> dict[str, Any]:
+    return {f"60{2 * number:02X}0010": {"vr": "US", "Value": [count]} for number, count in enumerate(rows)}
+
+
+async def test_each_overlay_has_its_column() -> None:
+    async with Asked(study(1, **overlays(512, 256)), study(2)).archive() as archive:
+        frame = await archive.search_for_studies().to_pandas()
+        chosen = await archive.search_for_studies().to_pandas(columns=["60020010", "(6000,0010)", "x60020010"])
+    assert frame.columns.is_unique
+    assert (frame["60000010"].tolist(), frame["60020010"].tolist()) == ([512, pd.NA], [256, pd.NA])
+    assert list(chosen.columns) == ["60020010", "60000010"]
+    assert chosen.iloc[0].tolist() == [256, 512]
+    assert chosen.dtypes.astype(str).tolist() == ["Int64", "Int64"]
+
+
+def in_a_group(mask: str) -> st.SearchStrategy[int]:
+    return st.text("02468ACE", min_size=8, max_size=8).map(
+        lambda digits: int("".join(own if own != "x" else other for own, other in zip(mask, digits, strict=True)), 16)
+    )
+
+
+TAGS = (
+    st.sampled_from(sorted(RepeatersDictionary)).flatmap(in_a_group)
+    | st.sampled_from(sorted(DicomDictionary))
+    | st.integers(0, 2**32 - 1)
+)
+VALUES: dict[ColumnKind, Callable[[int], tuple[Any, Any]]] = {
+    ColumnKind.TEXT: lambda number: (f"text {number}", f"text {number}"),
+    ColumnKind.INTEGER: lambda number: (number + 1000, number + 1000),
+    ColumnKind.NUMBER: lambda number: (number + 0.5, number + 0.5),
+    ColumnKind.DATE: lambda number: (f"{2000 + number}0101", np.datetime64(f"{2000 + number}-01-01")),
+    ColumnKind.TIME: lambda number: (f"0101{number:02}", np.timedelta64(3660 + number, "s")),
+}
+"""What is written of the value of a number, and what the frame has of it."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TAGS, min_size=1, max_size=12, unique=True), st.booleans())
+@example([0x60000010, 0x60020010, 0x60000022, 0x60020022, 0x50040010, 0x00203101, 0x00203102], True)
+def test_each_value_is_in_exactly_one_column(tags: list[int], chosen: bool) -> None:
+    columns = {tag: column for tag in tags if (column := column_of(f"{tag:08X}")) is not None}
+    values = {tag: VALUES[column.kind](number) for number, (tag, column) in enumerate(columns.items())}
+    # By tag, and by keyword where there is one: both are the same column.
+    names = [name for tag, column in columns.items() for name in (f"{tag:08x}", column.name)]
+    made, parts = TableOfResults(names if chosen else None), FrameInParts()
+    made.add({f"{tag:08X}": {"vr": "UN", "Value": [written]} for tag, (written, _) in values.items()})
+    parts.add(made.take())
+    frame = parts.whole(made.order)
+    row = {name: frame[name].iloc[0] for name in frame.columns}
+    assert len(row) == len(frame.columns) == len(columns)
+    for tag, (_, expected) in values.items():
+        cells = [name for name, cell in row.items() if cell == ((expected,) if columns[tag].several else expected)]
+        assert cells == [columns[tag].name]
+        assert tag_of(cells[0]) == tag
+    assert not made.warnings()
+
+
+def test_every_attribute_of_the_dictionary_keeps_its_keyword() -> None:
+    found = [column for tag, entry in DicomDictionary.items() if entry[4] and (column := column_of(f"{tag:08X}"))]
+    assert {column.name for column in found} <= {entry[4] for entry in DicomDictionary.values()}
+    assert len({column.name for column in found}) == len(found) > 3000
+
+
 def test_kinds_follow_from_the_dictionary() -> None:
     assert column_of("00080020") == column_of("00080020")
     kinds = {name: getattr(column_of(tag), "kind", None) for tag, name in (("00280106", "SmallestImagePixelValue"),)}
@@ -175,6 +263,12 @@ def test_a_frame_in_parts_has_the_types_of_one() -> None:
     assert frame["b"].isna().tolist() == [True, True, False]
     assert frame["d"][2] == np.datetime64("1600-01-02")
     assert list(frame.index) == [0, 1, 2]
+
+
+def test_a_column_that_is_ordered_twice_stands_once() -> None:
+    parts = FrameInParts()
+    parts.add({"a": ColumnValues(ColumnKind.TEXT, ["x"]), "b": ColumnValues(ColumnKind.INTEGER, [1])})
+    assert parts.whole(["b", "a", "b"]).to_dict("list") == {"b": [1], "a": ["x"]}
 
 
 def test_without_pandas_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,6 +412,8 @@ async def test_orders_and_folders() -> None:
         items({"FolderUuid": FOLDER_UUID, "OrderCount": 3}), ["folder_uuid", "order_count"], []
     )
     assert chosen.dtypes.astype(str).to_dict() == {"folder_uuid": "string", "order_count": "Int64"}
+    twice = await folders.frame(items({"FolderUuid": FOLDER_UUID, "OrderCount": 3}), ["order_count"] * 2, [])
+    assert twice.to_dict("list") == {"order_count": [3]}
     with pytest.raises(UsageError, match="columns: 1 of the columns are none; there are folder_uuid"):
         await folders.frame(items(), ["folder_uuid", "orders"], [])
 

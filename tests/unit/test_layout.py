@@ -7,7 +7,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postdicom_async.dicom.layout import (
@@ -254,7 +254,7 @@ def test_a_name_of_text_in_another_script() -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{PatientID}", "without {instance}"),
+        ("{PatientID}", "must contain {instance}"),
         ("{PatientID}/{instance!r}", "without ':' or '!'"),
         ("{PatientAge}/{instance}", "unknown field 'PatientAge'; there are {study}"),
         ("../{PatientID}/{instance}", "cannot be part"),
@@ -314,6 +314,8 @@ PRETENDING = st.lists(st.sampled_from(["1.2", "1.4", "1.5", ".", "-", "_", " ", 
 SOME_UIDS = st.sampled_from(["1.2", "1.4", "1.5", "1.2.1.4", "1"])
 
 
+@example(["PatientID", "instance"], ["."], "", [(UIDS, "x", "x")])
+@example(["PatientID", "instance", "SeriesDescription"], ["-", "-"], "", [(UIDS, "x", "1.5-x")])
 @given(
     FIELDS_OF_ONE,
     BETWEEN,

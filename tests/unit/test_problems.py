@@ -38,6 +38,15 @@ def of_status(status: int, headers: dict[str, str] | None = None, body: bytes = 
     return problem_of_status("store instances", status, headers or {}, body, **arguments)
 
 
+@pytest.mark.parametrize("status", [400, 404])
+@pytest.mark.parametrize("address", ["http://host/dicom-web/studies", "http://host/dicom-web/studies/"])
+def test_an_address_of_one_of_its_resources_is_said_to_be_that(status: int, address: str) -> None:
+    said = str(of_status(status, address=address).error)
+    assert "the address ends in /studies; give that of the DICOMweb service, without /studies" in said
+    assert "ends in /studies" not in str(of_status(409, address=address).error)
+    assert "ends in /" not in str(of_status(400, address="http://host/dicom-web").error)
+
+
 STATUSES: list[tuple[int, type[PostdicomError], Failure]] = [
     (301, ServerError, Failure.FINAL),
     (302, ServerError, Failure.FINAL),

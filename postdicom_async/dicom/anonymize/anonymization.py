@@ -84,7 +84,8 @@ class Anonymization:
         sequences: apply the rules inside sequences too, at any depth; otherwise only at the top level, also for
             ``remap_uids`` and ``remove_private``, so that references no longer match.
         remap_uids: replace all UIDs of instances, series, studies, frames of reference and the like, consistently;
-            without it an archive may take the copy for its original. UIDs of PS3.6, of classes
+            without it an archive may take the copy for its original: one that holds the originals may mix or lose
+            them when the copies name another patient (`may_displace_originals`). UIDs of PS3.6, of classes
             and of coding schemes stay, as do private ones in implicit VR, which cannot be told from other values; see
             ``remove_private``.
         remove_private: remove all private elements; no rule can keep one then.
@@ -344,6 +345,16 @@ class Anonymization:
         # A table left on another machine counts: otherwise files would be sent as if there were none.
         elsewhere = self._elsewhere is not None and self._elsewhere.description["patients"] is not None
         return elsewhere or self.patients is not None or self.patient_ids is not None
+
+    @property
+    def may_displace_originals(self) -> bool:
+        """Whether copies have another patient than their originals, but the same UIDs.
+
+        An archive that holds the originals may then mix both, or lose the originals.
+        """
+        columns = self.patients.columns if self.patients is not None else ()
+        names_patient = any(tag in self._given or tag in columns for tag in (PATIENT_ID, *ISSUED_BY))
+        return not self.remap_uids and (self.is_by_patient or names_patient)
 
     def of_patient(self, patient: Patient) -> dict[int, Change]:
         """Return the actions that depend on the patient; they override all others.

@@ -262,6 +262,8 @@ def _is_zone(word: str) -> bool:
 
 def _zone_info(name: str) -> None:
     """Refuse a zone that is unknown here."""
-    unknown = UsageError(f'"{name}" is no time zone known here; give one such as Europe/Berlin', argument="windows")
+    unknown = UsageError(
+        f'"{name}" is neither times nor a time zone known here; give a text {_EXAMPLE}', argument="windows"
+    )
     with translated((ZoneInfoNotFoundError, ValueError, OSError), lambda _: unknown):
         ZoneInfo(name)
