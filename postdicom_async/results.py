@@ -115,8 +115,10 @@ class Outcome:
         return self.status in _ACCEPTABLE
 
 
-def _frame_of(outcomes: Sequence[Outcome]) -> DataFrame:
+def _frame_of(outcomes: Sequence[Outcome], *, without_size: int = 0) -> DataFrame:
+    """Return a row for each outcome; the size of the last ones is unknown."""
     uids = [outcome.uids or (None, None, None) for outcome in outcomes]
+    known = len(outcomes) - without_size
     text, integer, flag = ColumnKind.TEXT, ColumnKind.INTEGER, ColumnKind.FLAG
     return frame_of(
         {
@@ -125,7 +127,7 @@ def _frame_of(outcomes: Sequence[Outcome]) -> DataFrame:
             "study_instance_uid": ColumnValues(text, [one[0] for one in uids]),
             "series_instance_uid": ColumnValues(text, [one[1] for one in uids]),
             "sop_instance_uid": ColumnValues(text, [one[2] for one in uids]),
-            "size": ColumnValues(integer, [outcome.size for outcome in outcomes]),
+            "size": ColumnValues(integer, [*(outcome.size for outcome in outcomes[:known]), *[None] * without_size]),
             "reason_code": ColumnValues(integer, [outcome.reason_code for outcome in outcomes]),
             "reason": ColumnValues(text, [outcome.reason for outcome in outcomes]),
             "temporary": ColumnValues(flag, [outcome.temporary for outcome in outcomes]),
@@ -264,11 +266,13 @@ class DownloadReport:
         """Return a data frame with a row for each instance that is listed here (extra ``pandas``).
 
         They are ``saved``, then ``already_present``, then ``missing``, with the columns of `UploadReport.to_pandas`.
+        The size of those that were not saved by this call is not known here: it is empty.
 
         Raises:
             UsageError: pandas is not installed.
         """
-        return _frame_of([*self.saved, *self._without_file(Status.PRESENT), *self._without_file(Status.MISSING)])
+        others = [*self._without_file(Status.PRESENT), *self._without_file(Status.MISSING)]
+        return _frame_of([*self.saved, *others], without_size=len(others))
 
     def _without_file(self, status: Status) -> list[Outcome]:
         uids = self.already_present if status is Status.PRESENT else self.missing
