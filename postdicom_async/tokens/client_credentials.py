@@ -211,7 +211,7 @@ def _checked_text(argument: str, value: Any) -> str:
 
 
 def _checked_scopes(scope: Any) -> str:
-    several = [scope] if isinstance(scope, str) else list(scope) if isinstance(scope, Iterable) else [None]
+    several: list[Any] = [scope] if isinstance(scope, str) else list(scope) if isinstance(scope, Iterable) else [None]
     if not all(isinstance(one, str) for one in several):
         raise UsageError("give text, or several texts as a list", argument="scope")
     return " ".join(several)
