@@ -81,6 +81,7 @@ class PostdicomError(Exception):
         temporary: whether the same call may succeed later.
         retry_after: seconds the server asked to wait, None when it did not say.
         report: what a bulk transfer had done before this error ended it; None for other calls.
+        end: which end of a job it is about, such as ``"source old"``; None outside jobs.
         origin: where in this package it was raised, ``module:function:line`` from the outside in, without any value.
             The traceback does not show this: frames hold arguments, so they are removed (see ``face.py``).
     """
@@ -88,6 +89,7 @@ class PostdicomError(Exception):
     temporary_by_default = False
     origin: tuple[str, ...] = ()
     report: TransferReport | None = None
+    end: str | None = None
 
     def __init__(
         self,
@@ -118,8 +120,8 @@ class PostdicomError(Exception):
         return getattr(self.reason, "whole", None)
 
     def __str__(self) -> str:
-        """Return one line: operation, message, status, the server's reason, attempts."""
-        head = f"{self.operation}: {self.message}" if self.operation else self.message
+        """Return one line: the end of a job, operation, message, status, the server's reason, attempts."""
+        head = ": ".join(part for part in (self.end, self.operation, self.message) if part)
         details = [
             f"status {self.status}" if self.status else "",
             f"server says: {self.reason}" if self.reason else "",
@@ -149,10 +151,12 @@ class ConnectionFailed(PostdicomError):
     """The archive could not be reached, did not answer in time, or the connection broke.
 
     ``may_have_arrived`` is True when the request had left before it broke, so that its effect is unknown.
+    ``host_unknown`` is True when the host's name could not be resolved: it may be mistyped.
     """
 
     temporary_by_default = True
     may_have_arrived = False
+    host_unknown = False
 
 
 class OutcomeUnknown(ConnectionFailed):

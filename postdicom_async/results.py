@@ -63,7 +63,8 @@ class Status(StrEnum):
     MISSING = "missing"
     """The archive lists it, but it did not arrive."""
     REFUSED = "refused"
-    """A part of an answer that is not DICOM, not what was asked for, or a second copy; its data was dropped."""
+    """A part of an answer that is not DICOM, not what was asked for, a second copy, or under the name of another
+    instance's file; its data was dropped."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
     """It could not be read, changed meanwhile, is cut off, or does not say which instance it is; see ``reason``."""
@@ -114,8 +115,10 @@ class Outcome:
         return self.status in _ACCEPTABLE
 
 
-def _frame_of(outcomes: Sequence[Outcome]) -> DataFrame:
+def _frame_of(outcomes: Sequence[Outcome], *, without_size: int = 0) -> DataFrame:
+    """Return a row for each outcome; the size of the last ones is unknown."""
     uids = [outcome.uids or (None, None, None) for outcome in outcomes]
+    known = len(outcomes) - without_size
     text, integer, flag = ColumnKind.TEXT, ColumnKind.INTEGER, ColumnKind.FLAG
     return frame_of(
         {
@@ -124,7 +127,7 @@ def _frame_of(outcomes: Sequence[Outcome]) -> DataFrame:
             "study_instance_uid": ColumnValues(text, [one[0] for one in uids]),
             "series_instance_uid": ColumnValues(text, [one[1] for one in uids]),
             "sop_instance_uid": ColumnValues(text, [one[2] for one in uids]),
-            "size": ColumnValues(integer, [outcome.size for outcome in outcomes]),
+            "size": ColumnValues(integer, [*(outcome.size for outcome in outcomes[:known]), *[None] * without_size]),
             "reason_code": ColumnValues(integer, [outcome.reason_code for outcome in outcomes]),
             "reason": ColumnValues(text, [outcome.reason for outcome in outcomes]),
             "temporary": ColumnValues(flag, [outcome.temporary for outcome in outcomes]),
@@ -231,7 +234,8 @@ class DownloadReport:
             ``download_each`` at most 10,000 of them are kept, as of those that need attention; ``counts`` tells of all.
         missing: instances the archive lists that did not arrive, as many of them as of ``already_present``; empty
             unless `IncompleteDownload` was raised.
-        refused: how many parts were not accepted (not DICOM, not what was asked for); their data was dropped.
+        refused: how many parts were not accepted (not DICOM, not what was asked for, or under the name of another
+            instance's file); their data was dropped.
         bytes_received: instance bytes written.
         seconds: wall time.
         listing: how completeness was checked with the archive; see `ListingCheck`.
@@ -262,11 +266,13 @@ class DownloadReport:
         """Return a data frame with a row for each instance that is listed here (extra ``pandas``).
 
         They are ``saved``, then ``already_present``, then ``missing``, with the columns of `UploadReport.to_pandas`.
+        The size of those that were not saved by this call is not known here: it is empty.
 
         Raises:
             UsageError: pandas is not installed.
         """
-        return _frame_of([*self.saved, *self._without_file(Status.PRESENT), *self._without_file(Status.MISSING)])
+        others = [*self._without_file(Status.PRESENT), *self._without_file(Status.MISSING)]
+        return _frame_of([*self.saved, *others], without_size=len(others))
 
     def _without_file(self, status: Status) -> list[Outcome]:
         uids = self.already_present if status is Status.PRESENT else self.missing

@@ -6,8 +6,8 @@ Both are durable before the next step. A row that was begun and has no end, or w
 made: it is never made again by itself. If it has an accession number and a Patient ID, the next run searches for it;
 else, or when nothing is found, it stays unknown until somebody has looked and gives ``--retry-unknown``.
 
-The file holds no patient data: rows are told apart by a keyed digest of their content. Only its owner can read it, and
-one process at a time works with it.
+The file holds no patient data: rows are told apart by a keyed digest of their content, and so is the account, since
+what was made in one says nothing about another. Only its owner can read it, and one process at a time works with it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import json
 import os
 import re
 import secrets
-import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -40,6 +40,8 @@ from postdicom_async.cli import output
 from postdicom_async.cli.exits import Exit, Interrupted
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.paths import words_of
+from postdicom_async.disk.files import explained
+from postdicom_async.disk.private_files import locked, make_folder_durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 _STOPS_ALL = (AuthenticationFailed, ConnectionFailed, LocalFileError)
 _LISTED = 20
 _MOST_BYTES = 64 << 20
+_LOCKED = 1 << 40
+_MORE_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 BEGUN, MADE, FAILED, UNKNOWN, DUPLICATE = "begun", "made", "failed", "unknown", "duplicate"
 
 
@@ -101,22 +105,42 @@ def rows_in(file: Path, arguments: Sequence[str], given: Mapping[str, Any]) -> l
     if problem is not None:
         raise UsageError(f"--from: {file}: {problem}")
     first = text.partition("\n")[0]
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+    lines = _Lines(text, ";" if first.count(";") > first.count(",") else ",")
     known = {_plain(name): name for name in arguments}
-    columns = [known.get(_plain(heading)) for heading in next(lines, [])]
+    columns = [known.get(_plain(heading)) for heading in next(lines, (1, []))[1]]
     if None in columns or not columns:
         names = ", ".join(arguments)
         raise UsageError(f"--from: column {columns.index(None) + 1 if columns else 1} has no heading of: {names}")
     if twice := [name for name, number in Counter(columns).items() if number > 1]:
         raise UsageError(f"--from: {twice[0]} is the heading of two columns")
     found = []
-    for cells in lines:
+    for line, cells in lines:
         if any(cell.strip() for cell in cells):
             if len(cells) > len(columns):
-                raise UsageError(f"--from: line {lines.line_num} has more cells than there are headings")
+                raise UsageError(f"--from: line {line} has more cells than there are headings")
             own = {str(name): cell.strip() for name, cell in zip(columns, cells, strict=False) if cell.strip()}
-            found.append(OrderRow(lines.line_num, {**given, **own}))
+            found.append(OrderRow(line, {**given, **own}))
     return found
+
+
+class _Lines:
+    """The rows of CSV, each with the number of the line where it begins.
+
+    Raises:
+        UsageError: by ``next``: a quote is not closed, or a cell is larger than 128 KiB.
+    """
+
+    def __init__(self, text: str, delimiter: str) -> None:
+        self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[int, list[str]]:
+        line = self._reader.line_num + 1
+        with suppress(csv.Error):
+            return line, next(self._reader)
+        raise UsageError(f"--from: line {line} cannot be read")
 
 
 def _plain(name: str) -> str:
@@ -127,27 +151,30 @@ def _plain(name: str) -> str:
 
 
 class ResultsFile:
-    """What became of rows, in lines that are durable when `note` returns. Used as ``with``."""
+    """What became of rows, in lines that are durable when `note` returns. Used as ``with``.
 
-    def __init__(self, path: Path) -> None:
+    Its first line has its key, and a digest of the account under that key: what was made in one account says nothing
+    about another.
+    """
+
+    def __init__(self, path: Path, account: Sequence[str]) -> None:
         """Open it, made if it is not there, and read what it says.
 
+        Args:
+            path: of the file.
+            account: what tells the account from others; it may be secret.
+
         Raises:
-            UsageError: another process works with it, or it is something else.
+            UsageError: another process works with it, or it is something else, or of another account.
             LocalFileError: it cannot be opened.
         """
         self.known: dict[str, dict[str, Any]] = {}
-        self._salt = b""
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-            problem = None
-        except OSError as error:
-            problem = words_of(error)
-        if problem is not None:
-            raise LocalFileError(f"--results: {path}: {problem}")
+        self._salt, self._account = b"", ""
+        with explained(f"--results: {path}"):
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _MORE_FLAGS, 0o600)
         try:
             self._lock(path)
-            self._read(path)
+            self._read(path, account)
         except BaseException:
             os.close(self._file)
             raise
@@ -159,18 +186,14 @@ class ResultsFile:
         os.close(self._file)
 
     def _lock(self, path: Path) -> None:
-        if sys.platform != "win32":
-            import fcntl
+        with explained(f"--results: {path}"):
+            os.lseek(self._file, _LOCKED, os.SEEK_SET)  # on Windows one byte is locked, which nobody else can read
+            is_free = locked(self._file)
+            os.lseek(self._file, 0, os.SEEK_SET)
+        if not is_free:
+            raise UsageError(f"--results: another process works with {path}")
 
-            is_free = True
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                is_free = False
-            if not is_free:
-                raise UsageError(f"--results: another process works with {path}")
-
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, account: Sequence[str]) -> None:
         with open(self._file, "rb", closefd=False) as lines:
             content = lines.read()
         for line in content.split(b"\n"):
@@ -179,20 +202,27 @@ class ResultsFile:
             except ValueError:
                 told = {}  # cut short by a crash: the line before it says that the row was begun
             if isinstance(told, dict) and "salt" in told:
-                self._salt = bytes.fromhex(told["salt"])
+                self._salt, self._account = bytes.fromhex(told["salt"]), str(told.get("account"))
             elif isinstance(told, dict) and "row" in told:
                 self.known[str(told["row"])] = told
         if content and not self._salt:
             raise UsageError(f"--results: {path} is not a file of results")
+        if content and self._account != self._digest(account):
+            raise UsageError(f"--results: {path} is of another account (address, user or key); name another file")
         if content and not content.endswith(b"\n"):
             os.write(self._file, b"\n")
         if not self._salt:
             self._salt = secrets.token_bytes(16)
-            self._append({"salt": self._salt.hex()})
+            self._append({"salt": self._salt.hex(), "account": self._digest(account)})
+            with explained(f"--results: {path}"):
+                make_folder_durable(path.parent)  # were the file lost, all orders would be made again
 
     def key_of(self, values: Mapping[str, Any]) -> str:
         """Return what a row is known by: a digest of its content under this file's key."""
-        text = json.dumps(sorted(values.items()), ensure_ascii=True)
+        return self._digest(sorted(values.items()))
+
+    def _digest(self, content: object) -> str:
+        text = json.dumps(content, ensure_ascii=True)
         return hashlib.blake2b(text.encode(), key=self._salt, digest_size=16).hexdigest()
 
     async def note(self, row: OrderRow, status: str) -> None:
@@ -228,7 +258,7 @@ def create_orders(call: OperationCall, file: Path, results: Path | None, *, retr
     rows = rows_in(file, [one.argument for one in parameters], given)
     must = [one.argument for one in parameters if one.must_be_given]
     path = results or file.with_name(f"{file.name}.results.jsonl")
-    with ResultsFile(path) as kept:
+    with ResultsFile(path, call.identity()) as kept:
         todo = _still_to_make(rows, kept, must, retry_unknown=retry_unknown)
         try:
             if todo:
@@ -279,9 +309,17 @@ async def _make_all(call: OperationCall, rows: Sequence[OrderRow], kept: Results
 
 
 async def _found(client: Any, row: OrderRow) -> str | None:
-    """Return the order that the row has made, if a search shows exactly one."""
+    """Return the order that the row has made, if a search shows exactly one.
+
+    A search may find a part of what it is asked for, so what comes is compared: an order without an accession number
+    of its own is not taken for this one.
+    """
     wanted = {name: row.values[name] for name in ("accession_number", "patient_id")}
-    orders = [one async for one in client.orders.search(**wanted) if one.patient_id == wanted["patient_id"]]
+    orders = [
+        one
+        async for one in client.orders.search(**wanted)
+        if (one.accession_number, one.patient_id) == (wanted["accession_number"], wanted["patient_id"])
+    ]
     return orders[0].patient_order_uuid if len(orders) == 1 and orders[0].is_named else None
 
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
@@ -21,6 +22,7 @@ from postdicom_async import UsageError, profiles
 from postdicom_async.cli import output
 from postdicom_async.cli.options import PANEL, Assumed, typed_options
 from postdicom_async.cli.paths import given_path
+from postdicom_async.http.endpoint import place_of
 
 if TYPE_CHECKING:
     from postdicom_async import CloudApi, DicomWeb, PostDicom, Settings
@@ -292,6 +294,11 @@ class PostdicomOptions(_DicomwebOptions):
             raise UsageError("PostDICOM asks for a user name: give --username or set POSTDICOM_USERNAME")
         return client
 
+    def identity(self) -> tuple[str, ...]:
+        """Return what tells this account from others, once the client could be made."""
+        profile = self.archive(DialectName.POSTDICOM)
+        return "dicomweb", place_of(profile.url), profile.username
+
 
 @dataclass(frozen=True)
 class ConnectionOptions(_DicomwebOptions):
@@ -369,13 +376,27 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
         Raises:
             UsageError: an option or a key is missing or wrong.
         """
-        profile = self.archive()
-        assumed = profiles.with_fields(self.assumed, *profiles.assumptions_of(profile))
-        profile = replace(profile, router_url=profile.router_url or assumed[0].router_url)
-        settings, keys = self.settings(profile), profiles.keys_of(profile, ask=asking())
-        client = profiles.cloud_client(profile, keys, settings, assumed[0])
-        output.conceal(*keys)  # every request contains them, and an answer may echo the request
+        profile, wire = self._found
+        client = profiles.cloud_client(profile, self._keys, self.settings(profile), wire)
+        output.conceal(*self._keys)  # every request contains them, and an answer may echo the request
         return client
+
+    def identity(self) -> tuple[str, ...]:
+        """Return what tells this account from others, once the client could be made. **Secret**: its key is in it."""
+        profile, _ = self._found
+        return "cloud", place_of(profile.router_url), profile.username, self._keys[1]
+
+    @cached_property
+    def _found(self) -> tuple[profiles.Profile, Any]:
+        """The account with its router, and how the API is assumed to be written."""
+        profile = self.archive()
+        (wire,) = profiles.with_fields(self.assumed, *profiles.assumptions_of(profile))
+        return replace(profile, router_url=profile.router_url or wire.router_url), wire
+
+    @cached_property
+    def _keys(self) -> tuple[str, str]:
+        """The keys, asked for once."""
+        return profiles.keys_of(self._found[0], ask=asking())
 
 
 # --- secrets that are asked for ---------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ _FIELD: Final = re.compile(r"(?:dialect=replace\(\w+, |wire=Wire\()(\w+)=([^,()]
 _OPTIONS: Final = {
     "the address; Tls(…) for certificates": "--url; --ca-file, --client-cert",
     "DicomWeb(auth=…)": "--username, POSTDICOM_PASSWORD; POSTDICOM_TOKEN",
+    "leave fields= out of searches": "leave --field out of searches",
 }
 """What else an option changes."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import re
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -32,7 +31,7 @@ OutputAs: TypeAlias = Annotated[
     typer.Option(
         "--output",
         help="A table, one JSON document (as --json), a JSON object a line, or CSV, where a text that a spreadsheet "
-        "would take for a formula has an apostrophe in front.",
+        "would take for a formula has an apostrophe in front, also behind a ; a tab or a new line in a cell.",
     ),
 ]
 
@@ -54,32 +53,46 @@ def wants_document(arguments: Sequence[str]) -> bool:
     return "--json" in arguments or "--output=json" in arguments or ("--output", "json") in pairs
 
 
-_FORMULAS = frozenset("=+-@\t\r")
+_FORMULAS = frozenset("=+-@＝＋－＠")  # noqa: RUF001 - the full-width ones begin formulas too
+_SPLITS = re.compile(r"([;\t\r\n])")
+"""What some spreadsheets split a line at, whatever the file's own separator is; quotes do not keep them from it."""
+_MUST_BE_QUOTED = re.compile(r'[,;"\t\r\n]')
 
 
 class Sheet:
     """Lines of CSV as RFC 4180 has them, each written when it comes.
 
-    No cell can be a formula in a spreadsheet: a text that could start one gets an apostrophe in front, a number not.
+    No text becomes a formula in a spreadsheet: one that could begin a formula gets an apostrophe in front, a number
+    not. So does what is behind a ``;``, a tab or a new line in a text, where some applications begin a cell.
     """
 
     def __init__(self, columns: Iterable[str]) -> None:
-        self._buffer = io.StringIO()
-        self._writer = csv.writer(self._buffer, lineterminator="\r\n")
         self.add(columns)
 
     def add(self, cells: Iterable[object]) -> bool:
         """Write a line; return False if the output was closed."""
-        self._writer.writerow(map(_harmless, cells))
-        line = self._buffer.getvalue()
-        self._buffer.seek(0)
-        self._buffer.truncate()
-        return output.write(line.removesuffix("\n"))
+        line = ",".join(map(_quoted, map(_harmless, cells)))
+        return output.write((line or '""') + "\r")  # a line with nothing in it would not be a row
 
 
 def _harmless(cell: object) -> str:
     text = "" if cell is None else "".join(map(_shown, str(cell)))
-    return f"'{text}" if text[:1] in _FORMULAS and not _is_number(text) else text
+    if _is_number(text):
+        return text
+    harmless = "".join(map(_no_formula, _SPLITS.split(text)))
+    return f"'{harmless}" if text[:1] in ("\t", "\r", "\n") else harmless
+
+
+def _no_formula(piece: str) -> str:
+    """Return a piece of a text with an apostrophe in front of what could begin a formula, quotes before it left out."""
+    begins = piece.lstrip('"')
+    if begins[:1] not in _FORMULAS or _is_number(piece):
+        return piece
+    return f"{piece[: len(piece) - len(begins)]}'{begins}"
+
+
+def _quoted(text: str) -> str:
+    return '"{}"'.format(text.replace('"', '""')) if _MUST_BE_QUOTED.search(text) else text
 
 
 def _shown(char: str) -> str:

@@ -339,16 +339,16 @@ class Picture:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, summary: Summary) -> bool:
-        """Show the present state; return False if the output was closed."""
+    def show(self, summary: Summary, *, rests: str = "") -> bool:
+        """Show the present state, or why the job rests; return False if the output was closed."""
         from postdicom_async import jobs
 
         pace = self._eta.note(summary, time.time())
         if self.is_drawn:
             live = self._live or self._started()
-            live.update(jobs.draw(summary, pace, live.console.width), refresh=True)
+            live.update(jobs.draw(summary, pace, live.console.width, rests=rests), refresh=True)
             return True
-        text = jobs.line(summary, pace)
+        text = jobs.line(summary, pace, rests=rests)
         if self._stream is sys.stdout:
             return output.write(text)
         output.note(text)
@@ -411,7 +411,7 @@ class JobProgress:
                     summary = await asyncio.to_thread(self._job.summary)
                     self._tell_news(summary)
                     if is_time:
-                        picture.show(summary)
+                        picture.show(summary, rests="waiting" if self._waits else "")
 
     def _tell_what_it_waits_for(self) -> None:
         waits = _waits_for(self._job)

@@ -75,19 +75,27 @@ def _row(path: Path, summary: Summary | str, status: _Status) -> tuple[str, ...]
     failed = sum(summary.of(state).instances for state in (State.FAILED, State.UNCONFIRMED))
     more = "" if summary.discovery_complete else "+"
     numbers = f"{settled:,}", f"{summary.discovered + summary.expected:,}{more}", f"{failed:,}"
-    return path.stem, _now(summary, status), *numbers, *(("", "") if status is None else _pace_texts(summary))
+    return path.stem, _now(summary, status), *numbers, *_pace_texts(summary, status)
 
 
 def _now(summary: Summary, status: _Status) -> str:
     phase = summary.facts.phase
+    rests = _rests(status)
+    return f"{rests} ({phase})" if rests and phase != "complete" else phase
+
+
+def _rests(status: _Status) -> str:
+    """Return why a job does not work now; empty if it does."""
     if status is None:
-        return phase if phase == "complete" else f"stopped ({phase})"
+        return "stopped"
     if status.get("paused"):
-        return f"paused ({phase})"
-    return phase if status.get("open", True) else f"waits for its window ({phase})"
+        return "paused"
+    return "" if status.get("open", True) else "waits for its window"
 
 
-def _pace_texts(summary: Summary) -> tuple[str, str]:
+def _pace_texts(summary: Summary, status: _Status) -> tuple[str, str]:
+    if _rests(status):
+        return "", ""
     pace = Eta().note(summary, time.time())
     left = "" if pace.seconds is None else output.time_text(pace.seconds)
     return (f"{pace.instances:,.0f}/min" if pace.instances else ""), left
@@ -104,7 +112,7 @@ def show(job: JobName, common: Common, as_json: AsJson = False) -> int:
         output.write_document({"answer": _listed_document(path, summary, status)})
         return Exit.OK
     facts = summary.facts
-    rate, left = ("", "") if status is None else _pace_texts(summary)
+    rate, left = _pace_texts(summary, status)
     lines = [
         f"{path.stem}: {facts.verb} {facts.source} to {facts.target}",
         f"run {facts.run}, {'' if status is None else 'runs now: '}{_now(summary, status)}"
@@ -386,8 +394,9 @@ def watch(job: JobName, common: Common) -> int:
 
 async def _watch(path: Path) -> None:
     with Picture(sys.stdout, stays=True) as picture:
-        while picture.show(await asyncio.to_thread(summary_of, path)):
-            if await status_of(path) is None:
+        while True:
+            status = await status_of(path)  # first: what a job has done when it ends is in the summary
+            if not picture.show(await asyncio.to_thread(summary_of, path), rests=_rests(status)) or status is None:
                 break
             await asyncio.sleep(_EVERY_ON_TERMINAL if picture.is_drawn else _EVERY)
 

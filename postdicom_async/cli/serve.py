@@ -94,7 +94,7 @@ async def _serve(archive: EmbeddedArchive, username: str, *, quiet: bool) -> Non
         await archive.serve_forever()
 
 
-_NEEDED = ("starlette", "uvicorn")
+_NEEDED = ("multipart", "starlette", "uvicorn")
 
 
 def embedded_archive() -> type[EmbeddedArchive]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,8 +89,8 @@ def upload_and_share(
 ) -> int:
     """Upload files, put their orders into a folder if one is named, and write the address of a link.
 
-    The link is made only when every DICOM file is stored. When a later step fails, what exists by then is said; the
-    same command again skips what is stored (give --folder-uuid where the folder was made).
+    The link is made only when every DICOM file is stored. When a later step fails or is interrupted, what exists
+    by then is said; the same command again skips what is stored (give --folder-uuid where the folder was made).
     """
     sources = sources_of(paths, files_from)
     told = UploadOutput(as_json, common.quiet, anonymizing.again(skips_existing=True, knows_copies=True))
@@ -117,8 +118,8 @@ def cloud_upload_and_share(
     """Upload files, put their orders into a folder if one is named, and write the address of a link.
 
     The link is made only when every DICOM file is stored; it has a password only with --folder. When a later step
-    fails, what exists by then is said; the same command again skips what is stored (give --folder-uuid where the folder
-    was made).
+    fails or is interrupted, what exists by then is said; the same command again skips what is stored (give
+    --folder-uuid where the folder was made).
     """
     sources = sources_of(paths, files_from)
     told = UploadOutput(as_json, common.quiet, anonymizing.again(skips_existing=True))
@@ -143,15 +144,25 @@ def _run(
     given |= {"anonymize": rules, "report": into.report, "report_paths": into.report_paths}
     progress = Progress("Upload", quiet=told.quiet, keeps_all=into.report is None)
 
+    exists: SharedUpload | None = None
+
     async def work() -> SharedUpload:
+        nonlocal exists
         async with progress, client:
-            done: SharedUpload = await client.upload_and_share(list(map(str, sources)), progress=progress, **given)
-            return done
+            try:
+                exists = await client.upload_and_share(list(map(str, sources)), progress=progress, **given)
+            except asyncio.CancelledError as cancelled:
+                exists = getattr(cancelled, "shared", None)
+                raise
+            return exists
 
     try:
         done = run_async(work)
     except (PostdicomError, Interrupted) as error:
-        tell_partial(error, progress, told)
+        if exists is None:
+            tell_partial(error, progress, told)
+        else:
+            _tell_what_exists(exists, told, error=error)
         raise
     return _tell(done, told, has_password=given["password"] is not None)
 
@@ -163,25 +174,32 @@ def _tell(done: SharedUpload, told: UploadOutput, *, has_password: bool) -> int:
         failed = f"{done.step}: {output.in_options(done.problem)}"
     elif not done.url:
         failed = "shared, but the answer holds no address"
-    report = done.report
-    if told.as_json:
-        found = upload_document(
-            report.outcomes, report.counts, report.bytes_sent, report.seconds, done.patient_order_uuids
-        )
-        more = {"folder_uuid": done.folder_uuid, "url": done.url, "step": done.step or None}
-        output.write_document({**found, **more}, error=failed)
-    else:
-        list_failures(report)
-        if not told.quiet or failed:
-            _note_what_exists(done)
-        if done.url:
-            output.write(output.clean(done.url))
+    _tell_what_exists(done, told, error=failed)
     if failed is not None:
         output.error(failed)
         return Exit.ITEMS_FAILED if done.problem is None else code_of(done.problem)
     if not has_password and not told.quiet:
         output.note("without a password: whoever has the address may look")
     return Exit.OK
+
+
+def _tell_what_exists(done: SharedUpload, told: UploadOutput, *, error: object) -> None:
+    """Write what was made; with an ``error`` that ended it, or None."""
+    report = done.report
+    if told.as_json:
+        found = upload_document(
+            report.outcomes, report.counts, report.bytes_sent, report.seconds, done.patient_order_uuids
+        )
+        more = {"folder_uuid": done.folder_uuid, "url": done.url, "step": done.step or None}
+        output.write_document({**found, **more}, error=error)
+        return
+    list_failures(report)
+    if not told.quiet or error:
+        _note_what_exists(done)
+    if isinstance(error, Interrupted) and done.problem is not None:
+        output.note(f"{done.step}: {output.in_options(done.problem)}")
+    if done.url:
+        output.write(output.clean(done.url))
 
 
 def _note_what_exists(done: SharedUpload) -> None:

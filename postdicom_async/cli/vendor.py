@@ -65,6 +65,14 @@ class OperationCall:
         """The client, not yet open."""
         return self.account.client()
 
+    def identity(self) -> tuple[str, ...]:
+        """Return what tells the account from others; it may be secret.
+
+        Raises:
+            UsageError: no client can be made for it.
+        """
+        return self.account.identity() if self.client else ()
+
     def run(self, **more: Any) -> Any:
         """Open the client, make the call, close; return what it answered.
 

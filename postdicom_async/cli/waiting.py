@@ -92,12 +92,13 @@ def wait(options: WaitOptions, connection: ConnectionOptions, common: Common, as
     """
     expected, archive = options.expectation(), connection.client()
     began = time.monotonic()
-    is_there = run_async(lambda: _poll(archive, expected, options, quiet=common.quiet))
+    seen = run_async(lambda: _poll(archive, expected, options, quiet=common.quiet))
     seconds = time.monotonic() - began
-    failed = None if is_there else f"after {output.time_text(seconds)} the archive shows {expected.text}"
+    shows = "has not answered yet" if seen is None else f"shows {expected.text}"
+    failed = None if seen else f"after {output.time_text(seconds)} the archive {shows}"
     if as_json:
         output.write_document({"summary": {**expected.numbers, "seconds": round(seconds, 3)}}, error=failed)
-    elif is_there:
+    elif seen:
         output.write(f"{expected.text} after {output.time_text(seconds)}")
     if failed is not None:
         output.error(failed)
@@ -105,26 +106,33 @@ def wait(options: WaitOptions, connection: ConnectionOptions, common: Common, as
     return Exit.OK
 
 
+_FIRST_LOOK = 10.0  # seconds that the first look may take, however short the wait: without it nothing is known
+
+
 async def _poll(
     archive: DicomWeb, expected: StudiesShown | UploadedShown, options: WaitOptions, *, quiet: bool
-) -> bool:
-    """Ask until all is there or the time is over; return whether it is there."""
+) -> bool | None:
+    """Ask until all is there or the time is over; return whether it is there, None if there was no answer at all."""
     end, told = time.monotonic() + options.seconds, ""
+    seen: bool | None = None
+    least = _FIRST_LOOK
     async with archive:
         while True:
             try:
-                async with asyncio.timeout(max(options.every, end - time.monotonic())):
-                    if await expected.look(archive):
-                        return True
+                async with asyncio.timeout(max(least, end - time.monotonic())):
+                    seen = await expected.look(archive)
+                if seen:
+                    return True
+                least = options.every
             except TimeoutError:
-                return False
+                return seen
             except PostdicomError as error:
                 if not error.temporary:
                     raise
                 told = _note_once(told, str(error), quiet=quiet)
             left = end - time.monotonic()
             if left <= 0:
-                return False
+                return seen
             await asyncio.sleep(min(options.every, left))
 
 

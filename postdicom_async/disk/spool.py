@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import tempfile
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -217,12 +218,10 @@ class PrivateFile:
     """A file without a name. Closed, and so gone, when nothing refers to this any more."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed below
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by the next line
+        # No `__del__`: in a circle the collector might come to the file first, and Python warn that nobody closed it.
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
-
-    def __del__(self) -> None:
-        if "_file" in vars(self):
-            self._file.close()
 
     def append(self, data: bytes | memoryview) -> None:
         """Append data."""

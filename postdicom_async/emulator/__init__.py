@@ -7,8 +7,15 @@ study is a patient order, folders hold orders, and a share is a page that opens 
 
 from __future__ import annotations
 
-from postdicom_async.emulator.app import create_app
-from postdicom_async.emulator.context import ArchiveLimits, ArchiveOptions
-from postdicom_async.emulator.server import EmbeddedArchive, archive_in_thread, serve
+try:
+    from postdicom_async.emulator.app import create_app
+    from postdicom_async.emulator.context import ArchiveLimits, ArchiveOptions
+    from postdicom_async.emulator.server import EmbeddedArchive, archive_in_thread, serve
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("multipart", "starlette", "uvicorn"):
+        raise
+    # Of this kind, so that tests can skip what needs it (pytest.importorskip).
+    hint = 'the embedded archive needs the extra "server": pip install "postdicom-async[server]"'
+    raise ModuleNotFoundError(hint, name=error.name) from None
 
 __all__ = ["ArchiveLimits", "ArchiveOptions", "EmbeddedArchive", "archive_in_thread", "create_app", "serve"]

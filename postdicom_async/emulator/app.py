@@ -7,7 +7,7 @@ import binascii
 import errno
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,8 @@ _STUDY = "/studies/{study}"
 _SERIES = _STUDY + "/series/{series}"
 _INSTANCE = _SERIES + "/instances/{instance}"
 _logger = logging.getLogger("postdicom_async.emulator")
-_CHALLENGE = {"WWW-Authenticate": 'Basic realm="embedded archive", charset="UTF-8"'}
+_BASIC = 'Basic realm="embedded archive", charset="UTF-8"'
+_BEARER = 'Bearer realm="embedded archive"'
 
 
 def _dicomweb_routes(context: ArchiveContext) -> list[RouteRow]:
@@ -88,7 +89,7 @@ def create_app(
     ``app.state.close()`` instead. Any ``Host`` is accepted unless ``options.allow_host`` names some.
     """
     account = None if username is None else (username, password or "")
-    context = ArchiveContext(ArchiveStore(folder), options, account, options.allow_host or None)
+    context = ArchiveContext(ArchiveStore(folder), options, account, options.allow_host or None, options.tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -221,21 +222,49 @@ class FrontGate:
         context = self._context
         if not is_known_host(request.headers.get("host", ""), context.hosts):
             return refusal(421, "the archive is not known by the name in Host; allow_host names others")
-        if context.account is None or path.startswith(f"{SHARE_PATH}/") or path in {ROUTER_PATH, REGION_PATH}:
+        is_open = context.account is None and not self._takes_tokens
+        if is_open or path.startswith(f"{SHARE_PATH}/") or path in {ROUTER_PATH, REGION_PATH}:
             return None
         given = request.headers.get("authorization", "")
         if not given:  # browsers and curl send a first request without credentials; that is not a guess
-            return refusal(401, "a user name and a password are wanted", _CHALLENGE)
+            return refusal(401, "a user name and a password are wanted", self._challenge)
         address = request.client.host if request.client else ""
         wait = context.password_guesses.begin(address)
         if wait:
             return slow_down(wait)
-        scheme, _, token = given.partition(" ")
-        try:
-            credentials = base64.b64decode(token.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            credentials = b""
-        if scheme.lower() != "basic" or not hmac.compare_digest(credentials, ":".join(context.account).encode()):
-            return refusal(401, "the user name or the password is wrong", _CHALLENGE)
+        scheme, _, secret = given.partition(" ")
+        if scheme.lower() == "bearer" and self._takes_tokens:
+            user, wrong = _user_of_token(secret.strip(), context.tokens), "the token is unknown, or has ended"
+        else:
+            user, wrong = _user_of_account(scheme, secret, context.account), "the user name or the password is wrong"
+        if user is None:
+            return refusal(401, wrong, self._challenge)
         context.password_guesses.right(address)
+        context.served[user] += 1
         return None
+
+    @property
+    def _takes_tokens(self) -> bool:
+        """Whether there are tokens, or were: the last that is taken away must not open the archive to all."""
+        return bool(self._context.tokens or self._context.options.tokens)
+
+    @property
+    def _challenge(self) -> dict[str, str]:
+        ways = [_BASIC] if self._context.account is not None else []
+        return {"WWW-Authenticate": ", ".join([*ways, _BEARER] if self._takes_tokens else ways)}
+
+
+def _user_of_token(token: str, tokens: Mapping[str, str]) -> str | None:
+    given = token.encode()
+    found = [user for known, user in tokens.items() if hmac.compare_digest(given, known.encode())]
+    return found[0] if found else None
+
+
+def _user_of_account(scheme: str, secret: str, account: tuple[str, str] | None) -> str | None:
+    try:
+        credentials = base64.b64decode(secret.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        credentials = b""
+    if account is None or scheme.lower() != "basic":
+        return None
+    return account[0] if hmac.compare_digest(credentials, ":".join(account).encode()) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class ArchiveOptions:
         text_answers: PostDICOM's own operations answer in plain text where they do not list something.
         success_false: they refuse with status 200 and ``Success`` false.
         cloud_keys: the Cloud API's API key and account key.
+        tokens: bearer tokens that are let in besides the account, and whose each is: ``{"alice-token": "alice"}``.
         allow_origin: origins whose pages may use the archive in a browser, such as ``https://viewer.example``; ``*`` is
             any. Pages of the archive's own host may connect to the WebSocket without it.
         allow_host: names, besides the loopback addresses and the one it listens on, under which clients reach the
@@ -75,7 +77,8 @@ class ArchiveOptions:
         limits: what clients may cost.
 
     Raises:
-        UsageError: a key is not a GUID, an origin or a host is malformed, or there is no institution, user or group.
+        UsageError: a key is not a GUID, a token cannot be sent, an origin or a host is malformed, or there is no
+            institution, user or group.
     """
 
     max_page: int | None = None
@@ -87,6 +90,7 @@ class ArchiveOptions:
     text_answers: bool = False
     success_false: bool = False
     cloud_keys: tuple[str, str] = field(default=CLOUD_KEYS, repr=False)
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     allow_origin: Collection[str] = ()
     allow_host: Collection[str] = ()
     limits: ArchiveLimits = ArchiveLimits()
@@ -101,6 +105,7 @@ class ArchiveOptions:
                 "the API key and the account key must be GUIDs of a version from 1 to 5", argument="cloud_keys"
             )
         self._set("cloud_keys", (self.cloud_keys[0].lower(), self.cloud_keys[1].lower()))
+        self._set("tokens", checked_tokens(self.tokens))
         self._set("refused_sop_classes", frozenset(self.refused_sop_classes))
         self._set("allow_origin", checked_origins(self.allow_origin))
         self._set("allow_host", checked_hosts(self.allow_host))
@@ -115,9 +120,25 @@ class ArchiveOptions:
         return next(iter(self.institutions))
 
 
+def checked_tokens(tokens: Mapping[str, str]) -> dict[str, str]:
+    """Return bearer tokens and their users as a dictionary of its own.
+
+    Raises:
+        UsageError: one could not stand in a header, or nobody's name is given.
+    """
+    for token, user in tokens.items():
+        if not (isinstance(token, str) and token.isascii() and token.isprintable() and token and " " not in token):
+            raise UsageError("a token is printable ASCII without spaces", argument="tokens")
+        if not (isinstance(user, str) and user):
+            raise UsageError("give the name of each token's user", argument="tokens")
+    return dict(tokens)
+
+
 @dataclass(frozen=True)
 class ArchiveContext:
     """The store, the options, the account, configured faults, and the counts of login attempts.
+
+    ``tokens`` may change while it runs; ``served`` counts the requests let in by user.
 
     ``hosts`` are lower-case names that requests may name as their ``Host``, besides loopback addresses; None for any.
     """
@@ -126,6 +147,8 @@ class ArchiveContext:
     options: ArchiveOptions
     account: tuple[str, str] | None = field(default=None, repr=False)
     hosts: Collection[str] | None = None
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    served: Counter[str] = field(default_factory=Counter)
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(8, "archive"))
     faults: Faults = field(default_factory=Faults)
     password_guesses: Guesses = field(default_factory=Guesses)

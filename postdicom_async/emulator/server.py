@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -48,12 +50,17 @@ class EmbeddedArchive:
         folder: where the files and their index are kept; None for a temporary one, removed at the end.
         username: the account's name; None (with ``password=None``) for no authentication.
         password: its password.
+        tokens: bearer tokens that are let in besides the account, and whose each is: ``{"alice-token": "alice"}``;
+            those of ``options`` too.
         host: the address to listen on.
         port: the port to listen on, for HTTP and WebSockets; 0 for a free one.
         options: how it behaves.
 
+    Attributes:
+        tokens: the same, to be changed as tokens are given and end; from any thread.
+
     Raises:
-        UsageError: the host is malformed; on entering, when the address cannot be listened on.
+        UsageError: the host or a token is malformed; on entering, when the address cannot be listened on.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class EmbeddedArchive:
         *,
         username: str | None = "demo",
         password: str | None = "demo",  # noqa: S107 - a demonstration's
+        tokens: Mapping[str, str] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         options: ArchiveOptions = ArchiveOptions(),  # noqa: B008 - it never changes
@@ -70,9 +78,11 @@ class EmbeddedArchive:
         self._account = None if username is None else (username, password or "")
         self._host = host
         self._port = port
-        self._options = options
+        self._options = options if tokens is None else replace(options, tokens={**options.tokens, **tokens})
+        self.tokens: dict[str, str] = dict(self._options.tokens)
         self._hosts = checked_hosts((host, *options.allow_host))
         self._faults = Faults()
+        self._served: Counter[str] = Counter()
         self._undo: list[Callable[[], object]] = []
         self._context: ArchiveContext | None = None
         self._cloud: Cloud | None = None
@@ -159,6 +169,11 @@ class EmbeddedArchive:
         return part
 
     @property
+    def requests_by_user(self) -> Mapping[str, int]:
+        """How many requests with a password or token were let in, by the name of the user."""
+        return dict(self._served)
+
+    @property
     def vendor_calls(self) -> Sequence[ReceivedCall]:
         """The calls of PostDICOM's own operations whose parameters could be read, the oldest first."""
         return tuple(self._faults.calls)
@@ -232,7 +247,9 @@ class EmbeddedArchive:
             self._undo.append(temporary.cleanup)
             folder = Path(temporary.name)
         store = ArchiveStore(folder, durable=self._given_folder is not None)
-        context = self._context = ArchiveContext(store, self._options, self._account, self._hosts, faults=self._faults)
+        context = self._context = ArchiveContext(
+            store, self._options, self._account, self._hosts, self.tokens, self._served, faults=self._faults
+        )
         self._undo.append(context.close)
         await context.run(add_cloud_tables, store)
         cloud = self._cloud = Cloud(context, self.url)

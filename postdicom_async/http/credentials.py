@@ -331,6 +331,15 @@ def _basic(user: str, password: str) -> Credentials:
     return Credentials(f"Basic {encoded}", (password, user, encoded))
 
 
+def _no_token_text(text: str) -> str:
+    """Return what is wrong with a text that cannot be a token."""
+    if not text.strip():
+        return "the token is empty; give None for no credentials"
+    if text.lower().startswith("bearer "):
+        return "give the token alone: leave out 'Bearer '"
+    return "a bearer token must be printable ASCII without spaces"
+
+
 def credentials_from(auth: Auth, road: Road) -> Credentials:
     """Return the credentials for an ``auth`` argument of a client whose requests travel like this.
 
@@ -345,7 +354,7 @@ def credentials_from(auth: Auth, road: Road) -> Credentials:
         return _basic(*auth)
     if isinstance(auth, str):
         if not is_token_text(auth):
-            raise UsageError("a bearer token must be printable ASCII without spaces", argument="auth")
+            raise UsageError(_no_token_text(auth), argument="auth")
         return Credentials(f"Bearer {auth}", (auth,))
     if isinstance(auth, TokenIssuer):
         issuer = auth

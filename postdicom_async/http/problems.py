@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 
@@ -104,7 +104,9 @@ def problem_of_cause(operation: str, cause: Cause) -> Problem:
     failure = Failure.NOT_SENT if cause.temporary else Failure.FINAL
     if cause.credentials:
         return Problem(failure, AuthenticationFailed(cause.message, operation=operation))
-    return Problem(failure, connection_failed(operation, cause.message, sent=False, temporary=cause.temporary))
+    error = connection_failed(operation, cause.message, sent=False, temporary=cause.temporary)
+    error.host_unknown = cause.host_unknown
+    return Problem(failure, error)
 
 
 _PROXY_REFUSED = "the proxy refused the credentials or wants some: proxy=http://user:password@host:port"
@@ -244,12 +246,14 @@ class Cause:
         temporary: whether a repeat can help.
         credentials: whether credentials are missing: a client certificate, or a proxy's password.
         of_proxy: the sentence to use if the connection was to a proxy; None if it would not be the proxy's fault.
+        host_unknown: whether a name could not be resolved.
     """
 
     message: str
     temporary: bool = True
     credentials: bool = False
     of_proxy: str | None = None
+    host_unknown: bool = False
 
 
 class NeverConnected(httpx.ConnectError):
@@ -336,7 +340,7 @@ _CAUSES: tuple[tuple[Cause, str], ...] = (
     (_NO_TUNNEL, r"tunnel error: (unsuccessful|unexpected)|serverdisconnected"),
     # The network.
     (
-        Cause("the host name is not known", of_proxy="the proxy's host name is not known"),
+        Cause("the host name is not known", of_proxy="the proxy's host name is not known", host_unknown=True),
         r"dns|name or service|name resolution|nodename|getaddrinfo",
     ),
     (
@@ -366,7 +370,7 @@ def explain(text: str, *, proxied: bool = False) -> Cause:
     """Return the cause behind a transport's text; ``proxied`` if the connection was to a proxy."""
     lowered = text.lower()
     found = next((cause for cause, words in _CAUSES if re.search(words, lowered)), _UNKNOWN)
-    return Cause(found.of_proxy, found.temporary) if proxied and found.of_proxy else found
+    return replace(found, message=found.of_proxy) if proxied and found.of_proxy else found
 
 
 def refused_by_alert(text: str) -> NeverConnected | None:

@@ -182,7 +182,17 @@ class Job:
         patience = OutagePatience(outage=parts.patience)
         gate = parts.pace.wait_until_open
         self._watch = watch = JobWatch(parts.ledger, parts.on_event)
-        outages = Outages(parts.source, parts.target, patience=patience, tell=parts.ledger.note, watch=watch, gate=gate)
+        ledger = parts.ledger
+        outages = Outages(
+            parts.source,
+            parts.target,
+            patience=patience,
+            tell=ledger.note,
+            watch=watch,
+            unreached=unreached_in(ledger),
+            reached=lambda end: ledger.put(f"reached_{end}", True),
+            gate=gate,
+        )
         context = Context(parts.ledger, parts.source, parts.target, parts.options, outages, self._tell)
         options = ChunkOptions(parts.options.anonymize, parts.pace.bytes, parts.options.needs_digests)
         local = LocalDispatcher(parts.source, parts.target, options, at_once=_ChunksAtOnce(parts.pace))
@@ -217,6 +227,13 @@ class Job:
             self._news.set()
             if len(self._waiting) >= _MOST_WAITING:
                 self._room.clear()
+
+
+def unreached_in(ledger: Ledger) -> tuple[str, ...]:
+    """Return the ends, ``"source"`` or ``"target"``, that no run of this job has reached."""
+    if ledger.fact("discovery_complete") or int(ledger.fact("run") or 0) > 1 or ledger.fact("part"):
+        return ()
+    return tuple(end for end in ("source", "target") if not ledger.fact(f"reached_{end}"))
 
 
 class _ChunksAtOnce:

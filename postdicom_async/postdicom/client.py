@@ -128,6 +128,8 @@ class PostDicom(DicomWeb):
         Raises:
             UsageError: an argument is wrong; nothing was sent.
             PostdicomError: the upload ended early, as for `upload`; there is no folder and no link.
+            asyncio.CancelledError: it was cancelled; its attribute ``shared``, there once the upload has ended, is the
+                `SharedUpload` that says what exists.
         """
         upload = {name: value for name, value in locals().items() if name in _OF_UPLOAD}
         sharing = Sharing(expires, folder, folder_uuid, password, title, description, downloadable)

@@ -20,6 +20,7 @@ from postdicom_async.http.retry import Failure, failure_of_status
 from postdicom_async.settings import Retry, Settings, Timeouts, Tls
 from postdicom_async.sync.asking import path_prefix, prefixed
 from postdicom_async.sync.changing import Changing
+from postdicom_async.sync.failures import as_callers_catch_it
 from postdicom_async.sync.portal import Line, connect
 from postdicom_async.sync.retrieving import Retrieving
 from postdicom_async.sync.searching import Searching
@@ -252,7 +253,8 @@ class DICOMwebClient(Searching, Retrieving, Changing):
         here = os.getpid()
         line = self._lines.get(here)
         if line is None:  # one step: of two threads that come at once, one has its line dropped again
-            line = self._lines.setdefault(here, connect(self._make()))
+            with as_callers_catch_it():
+                line = self._lines.setdefault(here, connect(self._make()))
         return line
 
     # --- names of attributes ------------------------------------------------------------------------------------------

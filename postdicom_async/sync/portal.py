@@ -10,6 +10,11 @@ A blocking call hands a coroutine to the loop and waits for it. What can go wron
   that the interpreter waits for have ended, and nobody can call any more, the loop is told to end, and waited for.
 * **fork**: the child has no such thread. It forgets the loop, without touching it: closing the child's copy would take
   the parent's sockets out of the parent's own selector. Clients connect anew at their next call (`Line.is_here`).
+* **The loop cannot be made**, for want of descriptors or threads: every call that waits for it is told, and the next
+  one tries again.
+
+Whatever a thread waits for is a future in `Portal._waited_for`, from before the loop hears of it until it is done. What
+is left in there when the loop has been closed is cancelled: nobody waits for a loop that is no more.
 
 State: ``_current`` and `Portal.lines` belong to ``_lock``, which nobody holds while waiting for the loop. Tasks and
 archives belong to the loop.
@@ -19,7 +24,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import copy
 import os
+import selectors
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -28,7 +36,8 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from postdicom_async.errors import UsageError
+from postdicom_async.errors import ConnectionFailed, UsageError
+from postdicom_async.face import translated
 
 if TYPE_CHECKING:
     from postdicom_async.dicomweb.client import DicomWeb
@@ -48,20 +57,42 @@ class Portal:
     Attributes:
         lines: how many clients use it.
         process: the process it belongs to.
+        is_over: whether it begins nothing any more: it is told to end, has ended, or could not begin.
+
+    Raises:
+        ConnectionFailed: the system gives no thread.
     """
 
     def __init__(self) -> None:
         self.lines: int = 0
         self.process: int = os.getpid()
+        self.is_over: bool = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._open: set[DicomWeb] = set()
-        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end = asyncio.Event()
+        self._started: Future[None] = Future()
+        self._waited_for: set[Future[Any]] = {self._started}
         self._thread = threading.Thread(target=self._run, name="postdicom-sync", daemon=True)
-        self._thread.start()
-        self._loop, self._end = self._started.result()
+        with translated(RuntimeError, lambda _: ConnectionFailed("the system gives no thread for the connections")):
+            self._thread.start()
 
     # --- for the threads that call ------------------------------------------------------------------------------------
+
+    def wait_for_start(self) -> None:
+        """Wait until there is a loop.
+
+        Raises:
+            ConnectionFailed: it could not be made.
+        """
+        error: BaseException | None
+        try:
+            error = self._started.exception()
+        except CancelledError:
+            error = ConnectionFailed("the thread for the connections ended before it began")
+        if error is not None:
+            raise copy.copy(error)  # several threads may wait
 
     def run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Run a coroutine in the loop, with the caller's context, and return its result.
@@ -70,7 +101,7 @@ class Portal:
             UsageError: called in the loop's own thread, as a callback is, or the client was closed meanwhile.
             BaseException: whatever the coroutine raises.
         """
-        if threading.get_ident() == self._thread.ident:
+        if self._is_own_thread():
             raise UsageError("a callback of this client runs in the thread that would do the work; call from another")
         ended: Future[_T] = Future()
         tasks: list[asyncio.Task[_T]] = []
@@ -80,8 +111,7 @@ class Portal:
         except CancelledError:
             pass
         except BaseException:
-            if not ended.done():  # the wait itself was interrupted
-                self._note(lambda: [task.cancel() for task in tasks])
+            if not ended.done() and self._note(lambda: _give_up(ended, tasks)):  # the wait itself was interrupted
                 _wait_for(ended)
             raise
         raise UsageError("the client was closed while this call waited")
@@ -89,26 +119,43 @@ class Portal:
     def start(
         self, work: Callable[[], Coroutine[Any, Any, _T]], ended: Future[_T], tasks: list[asyncio.Task[_T]]
     ) -> None:
-        """Begin a coroutine in the loop; ``tasks`` gets its task, ``ended`` its result."""
+        """Begin a coroutine in the loop; ``tasks`` gets its task, ``ended`` its result.
+
+        ``ended`` comes to an end whatever happens to the loop: it is cancelled if the coroutine cannot run to its own.
+
+        Raises:
+            UsageError: there is no loop any more.
+        """
         context = copy_context()
+        self._waited_for.add(ended)
+        ended.add_done_callback(self._waited_for.discard)
 
         def begin() -> None:
-            task = self._loop.create_task(work(), context=context)
+            if self.is_over:  # nobody would end the task
+                ended.cancel()
+                return
+            task = asyncio.get_running_loop().create_task(work(), context=context)
             tasks.append(task)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(lambda done: _tell(done, ended))
 
         if not self._note(begin):
+            ended.cancel()
             raise UsageError("the client is closed")
 
     def wait_for(self, ended: Future[Any]) -> None:
         """Wait until something that was cancelled has cleaned up. Another interrupt ends this wait."""
-        if threading.get_ident() != self._thread.ident:
+        if not self._is_own_thread():
             _wait_for(ended)
+
+    def _is_own_thread(self) -> bool:
+        return threading.current_thread() is self._thread  # its number may be another's when it has ended
 
     def _note(self, what: Callable[[], object]) -> bool:
         """Have the loop do something; return whether there is a loop. It takes no lock of ours."""
+        if self._loop is None:
+            return False
         try:
             self._loop.call_soon_threadsafe(what)
         except RuntimeError:  # closed
@@ -133,8 +180,9 @@ class Portal:
 
     def stop(self) -> None:
         """End the loop, with what still runs in it, and its thread."""
+        _wait_for(self._started)
         self._note(self._end.set)
-        if threading.get_ident() != self._thread.ident:
+        if not self._is_own_thread():
             self._thread.join(_GRACE)
 
     # --- in the loop --------------------------------------------------------------------------------------------------
@@ -142,16 +190,31 @@ class Portal:
     def _run(self) -> None:
         runner = asyncio.Runner()
         try:
-            runner.run(self._main())
+            if self._has_loop(runner):
+                runner.run(self._main())
         finally:
+            self.is_over = True
             # The runner waits for threads of the loop's executor, in a thread: at its end the interpreter starts none.
             with suppress(RuntimeError):
                 runner.close()
+            for ended in list(self._waited_for):  # what the loop was told and did not come to
+                ended.cancel()
+
+    def _has_loop(self, runner: asyncio.Runner) -> bool:
+        """Make the loop, and say so to those who wait for it."""
+        try:
+            self._loop = _loop_of(runner)
+        except OSError as error:
+            self.is_over = True  # before anybody hears of it and tries again
+            why = f"the system gives no event loop for the connections: {error.strerror or 'no reason given'}"
+            self._started.set_exception(ConnectionFailed(why.lower()))
+            return False
+        self._started.set_result(None)
+        return True
 
     async def _main(self) -> None:
-        end = asyncio.Event()
-        self._started.set_result((asyncio.get_running_loop(), end))
-        await end.wait()
+        await self._end.wait()
+        self.is_over = True  # from here on, what begins is not swept any more
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
@@ -175,7 +238,7 @@ class Portal:
 
     def leave(self, archive: DicomWeb) -> None:
         """Close what a dropped client had open, and end with the last client."""
-        task = self._loop.create_task(self._leave(archive))
+        task = asyncio.get_running_loop().create_task(self._leave(archive))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -221,23 +284,57 @@ class Line:
         archive, portal = self.archive, self.portal
         try:
             portal.run(lambda: portal.close(archive))
+        except UsageError:
+            if not portal.is_over:  # else the loop has closed it
+                raise
         finally:
             if portal.release():
                 portal.stop()
 
 
 def connect(archive: DicomWeb) -> Line:
-    """Return a line for one more client, over the process's loop."""
+    """Return a line for one more client, over the process's loop.
+
+    Raises:
+        ConnectionFailed: the system gives no thread, or no loop.
+    """
     global _current
     with _lock:
-        if _current is None:
+        if _current is None or _current.is_over:
             _current = Portal()
         portal = _current
         portal.lines += 1
+    try:
+        portal.wait_for_start()
+    except BaseException:
+        if portal.release():
+            portal.stop()
+        raise
     line = Line(portal, archive)
     line.drop = weakref.finalize(line, portal.note, lambda: portal.leave(archive))
     line.drop.atexit = False  # the loop knows of the end by itself
     return line
+
+
+def _loop_of(runner: asyncio.Runner) -> asyncio.AbstractEventLoop:
+    """Return the runner's loop, made now.
+
+    Raises:
+        OSError: the system has not the descriptors that it takes.
+    """
+    # Tried before: a loop of asyncio that is half made cannot be closed, and complains of it on standard error.
+    one, other = socket.socketpair()
+    with one, other, selectors.DefaultSelector():
+        pass
+    return runner.get_loop()
+
+
+def _give_up(ended: Future[Any], tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel what was to begin; in the loop, which has begun it by now if it was asked to."""
+    for task in tasks:
+        task.cancel()
+    if not tasks:
+        ended.cancel()
 
 
 def _tell(task: asyncio.Task[_T], ended: Future[_T]) -> None:

@@ -124,6 +124,11 @@ class PatientOrder(VendorAnswer):
         return self.get_text("OtherPatientId")
 
     @property
+    def accession_number(self) -> str | None:
+        """``OrderAccessionNumber`` or ``AccessionNumber``."""
+        return self.get_text("OrderAccessionNumber", "AccessionNumber")
+
+    @property
     def modality(self) -> str | None:
         """``OrderModality`` or ``Modality``."""
         return self.get_text("OrderModality", "Modality")

@@ -1,18 +1,19 @@
 """Upload files, put their orders into a folder, make a link: the steps that both PostDICOM APIs share.
 
-Nothing undoes a step. So when one fails, what the steps before have made is told, and nothing is done twice when the
-same call is made again: what is stored is skipped, and an order is in a folder or it is not.
+Nothing undoes a step. So when one fails, or is cancelled, what the steps before have made is told, and nothing is done
+twice when the same call is made again: what is stored is skipped, and an order is in a folder or it is not.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from uuid import UUID
 
-from postdicom_async.errors import PostdicomError, ProtocolError, UsageError
+from postdicom_async.errors import OutcomeUnknown, PostdicomError, ProtocolError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import Status, UploadReport
 from postdicom_async.vendor.values import is_given
@@ -39,6 +40,9 @@ _SHARE = "folders.share(shared.folder_uuid, expires=...), with the password and 
 @dataclass(frozen=True, slots=True)
 class SharedUpload:
     """What ``upload_and_share`` has made, also when it did not come to its end.
+
+    Cancelled after the upload, the call tells it by the attribute ``shared`` of the ``CancelledError``, which is the
+    ``__cause__`` of the ``TimeoutError`` of ``asyncio.timeout``.
 
     Attributes:
         report: what became of each file.
@@ -188,7 +192,17 @@ async def shared(
         made["step"] = ""
     except PostdicomError as error:
         problem = error
+    except asyncio.CancelledError as cancelled:
+        cancelled.shared = SharedUpload(report, problem=_cut_short(made), **made)  # type: ignore[attr-defined]
+        raise
     return SharedUpload(report, problem=problem, **made)
+
+
+def _cut_short(made: Mapping[str, Any]) -> PostdicomError:
+    """Return how a step stands that was cancelled; finding the orders changes nothing."""
+    if made["step"] == "orders":
+        return PostdicomError("cancelled", operation=TITLE, temporary=True)
+    return OutcomeUnknown("cancelled; this step may have been done all the same", operation=TITLE)
 
 
 async def _into_folder(

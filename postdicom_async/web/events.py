@@ -13,6 +13,7 @@ from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import PostdicomError
 from postdicom_async.face import public_face
 from postdicom_async.jobs.job import Job
+from postdicom_async.web.statuses import text_for_clients
 
 if TYPE_CHECKING:
     from postdicom_async.results import OnProgress, ProgressEvent, Totals
@@ -138,7 +139,7 @@ def _end_of(ending: asyncio.Future[Any]) -> dict[str, Any]:
     try:
         result = ending.result()
     except PostdicomError as error:
-        problem, result = str(error), error.report
+        problem, result = text_for_clients(error), error.report
     counts = getattr(result, "counts", None)
     if not isinstance(counts, Mapping) or not hasattr(result, "ok"):  # a job's summary has counts of its own
         return {"problem": problem}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 _T = TypeVar("_T")
+_UNAUTHORIZED = 401
 _CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it is for logs
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._ -]")
 
@@ -77,15 +78,23 @@ def answer_errors(app: Starlette, statuses: Mapping[type[PostdicomError], int] |
 
     Args:
         app: of FastAPI or Starlette.
-        statuses: what differs from `STATUSES`, such as ``{AuthenticationFailed: 401}``.
+        statuses: what differs from `STATUSES`, such as ``{AuthenticationFailed: 401}``. A 401 has a
+            ``WWW-Authenticate`` of the scheme that the browser used.
     """
 
-    async def answer(_request: Request, error: Exception) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, PostdicomError)  # noqa: S101 - registered for it alone
         told = answer_to(error, statuses=statuses or {})
-        return JSONResponse(told.body, told.status, told.headers)
+        wanted = {"WWW-Authenticate": _challenge(request)} if told.status == _UNAUTHORIZED else {}
+        return JSONResponse(told.body, told.status, {**told.headers, **wanted})
 
     app.add_exception_handler(PostdicomError, answer)
+
+
+def _challenge(request: Request) -> str:
+    """Return the ``WWW-Authenticate`` that a 401 must have (RFC 9110 section 15.5.2)."""
+    basic = request.headers.get("authorization", "").lower().startswith("basic ")
+    return 'Basic realm="archive", charset="UTF-8"' if basic else "Bearer"
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from postdicom_async import PatientOrder, UsageError
 from tests.cli.conftest import Cli
 
 HEADINGS = "Patient name,PatientID,patient_birthdate,modality,accession-number"
 ROWS = ("CANARY^ONE,A-1,1970-01-31,CT,ACC1", "CANARY^TWO,A-2,1970-01-31,MR,ACC2", "CANARY^THREE,A-3,1970-01-31,CT,")
+
+ORDER = "0b6a1c52-1111-4222-8333-444455556666"
 
 
 @pytest.fixture
@@ -136,6 +144,9 @@ async def test_refused_credentials_end_it(orders: Orders, sheet: Path, cli_with_
         (b"CANARY^ONE,A-1\n", "column 1 has no heading of: institution_uuid, "),
         (b"patient_name,PatientName\n", "patient_name is the heading of two columns"),
         (b"patient_name\na,CANARY\n", "line 2 has more cells"),
+        (b'patient_name\n\n"CANARY\nb\nc\n', "--from: line 3 cannot be read"),
+        (b"patient_name\n" + b"CANARY" * 30_000 + b"\n", "--from: line 2 cannot be read"),
+        (b'"patient_name\n', "--from: line 1 cannot be read"),
     ],
 )
 async def test_files_that_cannot_be_used(
@@ -156,7 +167,7 @@ async def test_one_process_at_a_time_and_no_other_file(orders: Orders, sheet: Pa
     from postdicom_async.cli.bulk_orders import ResultsFile
 
     kept = tmp_path / "kept"
-    with ResultsFile(kept):
+    with ResultsFile(kept, ("an account",)):
         ran = await orders(sheet, "--results", kept)
     assert (ran.code, "another process works with" in ran.error_line) == (2, True)
     kept.write_text("a letter\n")
@@ -164,6 +175,85 @@ async def test_one_process_at_a_time_and_no_other_file(orders: Orders, sheet: Pa
     assert (ran.code, "is not a file of results" in ran.error_line) == (2, True)
     assert kept.read_text() == "a letter\n"
     assert not orders.asked_for
+
+
+async def test_somebody_else_s_order_is_not_taken_for_one_s_own(
+    orders: Orders, sheet: Path, embedded_archive: Any
+) -> None:
+    """A search may find more than it was asked for: here the case of letters does not count."""
+    assert (await orders(sheet)).code == 0
+    other = sheet.with_name("other.csv")
+    other.write_text("\n".join((HEADINGS, ROWS[0].replace("ACC1", "acc1"))) + "\n")
+    embedded_archive.fault("createpatientorder", "cut-before")
+    assert (await orders(other)).code == 1
+    again = await orders(other, "--json")
+    assert (again.code, again.json["summary"]) == (1, {"unknown": 1})
+    assert again.json["items"][0]["patient_order_uuid"] is None
+
+
+@pytest.mark.parametrize(("told", "uuid"), [({"OrderAccessionNumber": "ACC1"}, ORDER), ({}, None)])
+async def test_an_order_must_name_its_accession_number(told: dict[str, str], uuid: str | None) -> None:
+    from postdicom_async.cli.bulk_orders import OrderRow, _found
+
+    class Found:
+        orders: Any
+
+        async def search(self, **_given: Any) -> AsyncIterator[PatientOrder]:
+            yield PatientOrder({"PatientOrderUuid": ORDER, "PatientId": "A-1", **told})
+
+    client = Found()
+    client.orders = client
+    assert await _found(client, OrderRow(2, {"accession_number": "ACC1", "patient_id": "A-1"})) == uuid
+
+
+async def test_results_of_another_account_are_refused(
+    orders: Orders, sheet: Path, cli_with_archive: Cli, embedded_archive: Any
+) -> None:
+    assert (await orders(sheet)).code == 0
+    kept = sheet.with_name("orders.csv.results.jsonl")
+    before = kept.read_bytes()
+    assert set(json.loads(before.splitlines()[0])) == {"salt", "account"}
+    assert b"demo" not in before
+    user = cli_with_archive.environment["POSTDICOM_USERNAME"]
+    for name, value in {"POSTDICOM_USERNAME": f"{user}2", "POSTDICOM_URL": "http://127.0.0.1:9/dicomweb"}.items():
+        same = cli_with_archive.environment[name]
+        cli_with_archive.environment[name] = value
+        ran = await orders(sheet)
+        cli_with_archive.environment[name] = same
+        assert (ran.code, ran.out, "is of another account" in ran.error_line) == (2, "", True)
+    assert kept.read_bytes() == before
+    cli_with_archive.environment["POSTDICOM_URL"] += "/"  # the same, written in another way
+    assert (await orders(sheet)).out == "3 made before\n"
+    assert len(embedded_archive.vendor_calls) == 3
+
+
+async def test_a_new_file_of_results_is_durable_with_its_name(
+    orders: Orders, sheet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    await orders(sheet, "--results", sheet.with_name("kept"))
+    assert sheet.parent.stat().st_ino in flushed[:2]
+
+
+def test_the_file_of_results_is_locked_on_windows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from postdicom_async.cli.bulk_orders import ResultsFile
+    from postdicom_async.disk import private_files
+
+    def in_use(*_given: object) -> None:
+        raise PermissionError(errno.EACCES, "permission denied")
+
+    windows = SimpleNamespace(locking=in_use, LK_NBLCK=2)
+    monkeypatch.setattr(private_files, "msvcrt", windows, raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UsageError, match="another process works with"):
+        ResultsFile(tmp_path / "kept", ("an account",))
 
 
 async def test_options_of_files_need_one(cli_with_archive: Cli) -> None:
@@ -181,3 +271,6 @@ async def test_in_the_cloud(cloud_cli: Cli, tmp_path: Path) -> None:
     assert (await cloud_cli.here("cloud", "orders", "create", "--from", sheet, "--institution-uuid", "North")).out == (
         "2 made before\n"
     )
+    cloud_cli.environment["POSTDICOM_ACCOUNT_KEY"] = "0b6a1c52-1111-4222-8333-444455556666"
+    ran = await cloud_cli.here("cloud", "orders", "create", "--from", sheet, "--institution-uuid", "North")
+    assert (ran.code, "is of another account" in ran.error_line) == (2, True)

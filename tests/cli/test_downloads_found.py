@@ -129,7 +129,7 @@ async def test_values_of_the_header_in_paths(held: Cli, tmp_path: Path, embedded
     }
     assert {name: (to / name).read_bytes() for name in names_in(to)} == expected
 
-    (to / f"A-1/CT-1/{uid(1, 1, 1)}.dcm").write_bytes(content(1, 2, 1))  # another instance under that name
+    (to / f"A-1/CT-1/{uid(1, 1, 1)}.dcm").write_bytes(content(1, 1, 1)[:-1])  # cut off
     (to / f"A-1/CT-1/{uid(1, 2, 1)}.dcm").rename(to / f"A-1/{uid(1, 2, 1)}.dcm")  # where the layout puts none
     again = await held.here("download", "-f", "PatientID=*", "--to", to, "--layout", layout, "--json")
     assert (again.json["summary"]["saved"], again.json["summary"]["already_present"]) == (2, 6)
@@ -163,6 +163,7 @@ async def test_no_error_shows_a_path_with_patient_data(held: Cli, tmp_path: Path
         ("x.dcm", "must contain {instance}"),
         ("{PatientID}{instance}", "put a letter or a dash"),
         ("{Foo}", "'Foo'"),
+        ("{PatientID}-{instance}-{Modality}", "{PatientID} and {Modality} must be on one side of {instance}"),
     ],
 )
 async def test_layouts_that_are_refused(held: Cli, tmp_path: Path, layout: str, words: str) -> None:

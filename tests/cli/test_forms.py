@@ -130,6 +130,38 @@ def test_cells(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == expected
 
 
+HARMLESS = {
+    "\uff1d1+1": "'\uff1d1+1",
+    "\uff20SUM": "'\uff20SUM",
+    "\t=1": "\"'\t'=1\"",
+    "\nA": '"\'\nA"',
+    "x;=1+1": '"x;\'=1+1"',
+    "x;-5;+A": '"x;-5;\'+A"',
+    "x\t@A": '"x\t\'@A"',
+    "x\r\n=1": '"x\r\n\'=1"',
+    'x;"=1': '"x;""\'=1"',
+    "x;y": '"x;y"',
+    "a-b, 1=1": '"a-b, 1=1"',
+}
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_no_cell_is_a_formula_wherever_a_line_is_split(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output.prepare()
+    Sheet([text, "b"])
+    written = capsys.readouterr().out
+    assert written == f"{HARMLESS[text]},b\r\n"
+    for delimiter in ",;\t":
+        for row in csv.reader(io.StringIO(f"a,{written}", newline=""), delimiter=delimiter):
+            assert not [cell for cell in row if cell[:1] in tuple("=+@\uff1d\uff20")]
+
+
+def test_a_row_of_nothing_is_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    output.prepare()
+    Sheet(["a"]).add([None])
+    assert capsys.readouterr().out == 'a\r\n""\r\n'
+
+
 # --- paths from a file ------------------------------------------------------------------------------------------------
 
 

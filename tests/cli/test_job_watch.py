@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from postdicom_async.emulator import EmbeddedArchive
+from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.states import State
 from tests.cli.conftest import Cli, ended
 from tests.support.dicom_files import study_files
 
@@ -35,6 +37,16 @@ async def test_a_job_that_has_ended_is_shown_once(job: Cli) -> None:
     assert ran.out.count("\n") == 1
     assert "5 of 5" in ran.out
     assert "\x1b" not in ran.out
+
+
+async def test_a_job_that_was_killed_is_said_to_be_stopped(job: Cli, tmp_path: Path) -> None:
+    (path,) = (tmp_path / "state").rglob("*.ledger")
+    async with await Ledger.open(path) as ledger:
+        ledger.put("phase", "moving")
+        await ledger.reset([State.DONE])
+    ran = await job("jobs", "watch", "copy")
+    assert ran.code == 0
+    assert ran.out.rstrip().endswith("0 of 5, stopped")
 
 
 async def test_it_is_served_until_it_is_stopped(job: Cli, tmp_path: Path) -> None:

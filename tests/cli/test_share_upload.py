@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, ended
 
 UNTIL = ("--expires", "2031-12-31")
 
@@ -52,6 +52,38 @@ async def test_a_step_that_fails(cli_with_archive: Cli, embedded_archive: Any, s
     assert ran.error_line.startswith("error: share: ")
     asked = [one.operation for one in embedded_archive.vendor_calls]
     assert asked.count("sharefolderwithurl") == 1
+
+
+INTERRUPTED = """
+import asyncio, os, signal, sys
+from postdicom_async.cli.main import main
+from postdicom_async.postdicom.facades import Folders
+
+async def share(*_given, **_more):
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(60)
+
+Folders.share = share
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+async def test_interrupted_it_says_what_exists(
+    cli_with_archive: Cli, embedded_archive: Any, study_folder: Path, more: tuple[str, ...]
+) -> None:
+    words = (*UNTIL, "--folder", "Monday", *more)
+    ran = await ended(await cli_with_archive.start("share", "upload", study_folder, *words, code=INTERRUPTED))
+    assert (ran.code, ran.err.splitlines()[-1]) == (130, "error: interrupted")
+    (folder,) = (await cli_with_archive.here("folders", "search", "--json")).told
+    if more:
+        assert (ran.json["ok"], ran.json["step"], ran.json["url"]) == (False, "share", None)
+        assert ran.json["folder_uuid"] == folder["FolderUuid"]
+        assert len(ran.json["patient_order_uuids"]) == 1
+    else:
+        assert f"\nfolder {folder['FolderUuid']}\n" in ran.err
+        assert "share: share uploaded files: cancelled; this step may have been done" in ran.err
+        assert ran.out == ""
 
 
 async def test_what_is_not_stored_is_not_shared(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from postdicom_async.cli import waiting
 from tests.cli.conftest import Cli
 from tests.faults.odd_archives import make_odd
 from tests.support.dicom_files import small_dicom, uid
@@ -114,3 +115,11 @@ async def test_mistakes(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (ran.code, ran.out) == (2, "")
     assert says in ran.error_line
     assert "CANARY" not in ran.err
+
+
+async def test_an_archive_that_never_answers_shows_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_FIRST_LOOK", 0.1)
+    async with FaultyServer(Reply(silent=True)) as server:
+        ran = await cli.here("wait", "--study", "1.2", "--url", server.url, *OVER)
+    assert ran.code == 8
+    assert "the archive has not answered yet" in ran.error_line

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import httpx
 import pytest
 
 from postdicom_async import DicomWeb
@@ -36,7 +37,7 @@ GIVEN_BY = {
     "tokens.azure(": "Bearer azure",
     "tokens.aws(": "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/",
     "token_file": "Bearer of-a-file",
-    "authorization": "Bearer of-ann",
+    "HTTPBearer": "Bearer of-ann",
     "Token(": "Bearer eyJhbGciOi",
 }
 """What a block shows, and how the header begins that an archive then sees."""
@@ -45,7 +46,7 @@ SEARCH = "await archive.search_for_studies(limit=1).all()"
 AFTERWARDS = {
     "keycloak =": f"async with DicomWeb(URL, auth=keycloak) as archive:\n    {SEARCH}\n",
     "entra =": f"async with DicomWeb(URL, auth=entra) as archive:\n    {SEARCH}\n",
-    "def studies_of": "async with DicomWeb(URL) as archive:\n    await studies_of(archive, 'Bearer of-ann', '7')\n",
+    "HTTPBearer": "await a_browser(app)\n",
     "def from_the_broker": f"async with archive:\n    {SEARCH}\n",
 }
 """What uses a thing that a block only makes."""
@@ -95,11 +96,26 @@ async def test_a_snippet_runs(
         code = code.replace("/var/run/secrets/tokens/dicomweb", str(tmp_path / "token")).replace(
             "to-send/", str(tmp_path)
         )
-        await run(code, {"DicomWeb": DicomWeb, "URL": server.url})
+        monkeypatch.setenv("POSTDICOM_URL", server.url)
+        await run(code, {"DicomWeb": DicomWeb, "URL": server.url, "a_browser": a_browser})
     (wanted,) = {begin for what, begin in GIVEN_BY.items() if what in block.text}
     assert seen
     assert all(one.startswith(wanted) for one in seen)
     assert AWS_SECRET not in " ".join(seen)
+
+
+async def a_browser(app: Any) -> None:
+    """Ask the page's backend, once without a token."""
+    async with app.router.lifespan_context(app) as state:
+
+        async def served(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": dict(state)}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(served), base_url="http://backend") as browser:
+            url, token = "/studies?patient_id=7", {"Authorization": "Bearer of-ann"}
+            answers = await browser.get(url), await browser.get(url, headers=token)
+    assert [answer.status_code for answer in answers] == [401, 200]
+    assert answers[0].headers["www-authenticate"] == "Bearer"
 
 
 async def run(code: str, given: dict[str, Any]) -> None:

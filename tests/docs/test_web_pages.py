@@ -145,7 +145,7 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
         (tmp_path / f"test_{number}.py").write_text(f"from pathlib import Path\n\n{code}")
     (tmp_path / "pytest.ini").write_text(SETTINGS)
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
         "PYTHONPATH": str(PROJECT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +78,22 @@ def test_pydicoms_files_are_found_without_the_network(monkeypatch: pytest.Monkey
 
     assert len(paths) > 50
     assert {"CT_small.dcm", "MR_small.dcm"} <= {path.name for path in paths}
+
+
+@pytest.mark.parametrize("missing", ["multipart", "starlette", "uvicorn"])
+def test_without_the_extra_one_line_says_so(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "try:\n    from postdicom_async.emulator import EmbeddedArchive\n"
+        "except ImportError as error:\n    print(error.name.partition('.')[0], error.__suppress_context__, error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    hint = 'the embedded archive needs the extra "server": pip install "postdicom-async[server]"'
+    assert ran.stdout == f"{missing} True {hint}\n"
+
+
+def test_another_module_that_is_missing_is_named_as_it_is() -> None:
+    program = "import sys; sys.modules['sqlite3'] = None\nimport postdicom_async.emulator"
+    ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert "sqlite3" in ran.stderr.splitlines()[-1]

@@ -21,7 +21,7 @@ from starlette.types import Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from postdicom_async.emulator import EmbeddedArchive, create_app, serve
+from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive, create_app, serve
 from postdicom_async.emulator.cloud.listener import CloudListener
 from postdicom_async.emulator.samples import write_benchmark_series
 from postdicom_async.errors import UsageError
@@ -95,6 +95,42 @@ async def test_wrong_credentials_are_401(
     assert answer.headers["www-authenticate"] == 'Basic realm="embedded archive", charset="UTF-8"'
     assert answer.headers["x-error-reason"]
     assert answer.json()["status"] == 401
+
+
+async def test_tokens_are_let_in_until_they_end() -> None:
+    options = ArchiveOptions(tokens={"b-token": "bob"})
+    async with EmbeddedArchive(tokens={"a-token": "alice"}, options=options) as archive, client_of() as client:
+
+        async def status(headers: dict[str, str]) -> int:
+            return (await client.get(f"{archive.url}/studies", headers=headers)).status_code
+
+        def bearer(token: str) -> dict[str, str]:
+            return {"Authorization": f"Bearer {token}"}
+
+        assert [await status(bearer(token)) for token in ("a-token", "b-token", "c-token")] == [200, 200, 401]
+        assert await status(basic("demo:demo")) == 200
+        assert archive.requests_by_user == {"alice": 1, "bob": 1, "demo": 1}
+        archive.tokens["c-token"] = archive.tokens.pop("a-token")
+        assert [await status(bearer(token)) for token in ("a-token", "c-token")] == [401, 200]
+        challenge = (await client.get(f"{archive.url}/studies")).headers["www-authenticate"]
+        assert "Basic realm=" in challenge
+        assert "Bearer realm=" in challenge
+    assert "token" not in repr(options)
+
+
+async def test_when_the_last_token_has_ended_nobody_is_let_in() -> None:
+    async with EmbeddedArchive(username=None, tokens={"a-token": "alice"}) as archive, client_of() as client:
+        archive.tokens.clear()
+        answer = await client.get(f"{archive.url}/studies")
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == 'Bearer realm="embedded archive"'
+
+
+@pytest.mark.parametrize("tokens", [{"a b": "x"}, {"": "x"}, {"ä": "x"}, {"t": ""}])
+def test_what_is_no_token(tokens: dict[str, str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        EmbeddedArchive(tokens=tokens)
+    assert caught.value.argument == "tokens"
 
 
 async def test_credentials_are_utf_8() -> None:

@@ -18,6 +18,28 @@ from postdicom_async.jobs.states import Reason, State
 from tests.jobs.ledgers import FACTS, assert_adds_up, filled, reader
 
 
+async def test_no_instance_is_expected_and_found(tmp_path: Path) -> None:
+    """A study that moves without a list is counted once, however far it is."""
+    path = tmp_path / "one.ledger"
+    async with await Ledger.create(path, FACTS) as ledger:
+        listed = [ListedStudy(f"1.2.{number}", "20260102", 10) for number in range(3)]
+        await ledger.note_studies(listed, at_target=False, run=1)
+        (first, *_) = await ledger.studies(Stage.FOUND)
+        sums = []
+        for number in range(10):
+            ledger.plan(first.id, [ItemRow("1.3", f"1.4.{number}", State.RUNNING, attempts=1)])
+            await ledger.commit()
+            with reader(path) as one:
+                summary = one.summary()
+            sums.append((summary.discovered, summary.discovered + summary.expected))
+        assert sums == [(number, 30) for number in range(1, 11)]
+        ledger.set_stage(first.id, Stage.PLANNED, planned=10)
+        await ledger.commit()
+        with reader(path) as one:
+            assert one.summary().expected == 20
+    assert_adds_up(path)
+
+
 async def test_what_is_settled_is_there_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "jobs" / "one.ledger"
     async with await filled(path) as ledger:

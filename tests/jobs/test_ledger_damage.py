@@ -351,6 +351,23 @@ class Failing:
         return getattr(self._database, name)
 
 
+@pytest.mark.parametrize(
+    ("code", "is_full"),
+    [(sqlite3.SQLITE_FULL, True), (sqlite3.SQLITE_IOERR_SHMSIZE, True), (sqlite3.SQLITE_IOERR_FSYNC, False)],
+)
+async def test_a_full_disk_is_told_from_a_broken_one(tmp_path: Path, code: int, is_full: bool) -> None:
+    ledger = await filled(tmp_path / "one.ledger", studies=1, items=2)
+    real = ledger._writer.book.database
+    ledger._writer.book.database = Failing(real, 1, only_once=False, code=code)  # type: ignore[assignment]
+    ledger.put("phase", "verifying")
+    with pytest.raises(LocalFileError) as caught:
+        await ledger.commit()
+    assert caught.value.disk_full is is_full
+    assert ("the disk is full" in str(caught.value)) is is_full
+    ledger._writer.book.database = real
+    await ledger.__aexit__(None, None, None)
+
+
 @pytest.mark.parametrize("only_once", [True, False])
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC])
 async def test_any_statement_may_fail_and_nothing_is_lost(tmp_path: Path, only_once: bool, code: int) -> None:

@@ -313,10 +313,10 @@ def test_an_outage_outlasts_patience() -> None:
     while sky.advice(now).do not in {Do.GIVE_UP, Do.STOP}:
         now = wait_for_probe(sky, now)
         sky.asked()
-        sky.probed(now, error=OUTAGE)
+        sky.probed(now, error=OUTAGE, message="the connection was refused")
     assert 1000 <= now <= 1300
     assert sky.advice(now).do is Do.GIVE_UP
-    assert OUTAGE in sky.advice(now).cause
+    assert "the connection was refused" in sky.advice(now).cause
     assert f"for {now / 60:.0f} min" in sky.advice(now).cause
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +51,7 @@ class Probed:
             raise self._problem
 
 
-def waiting_for(end: Probed, clock: Clock, told: list[str], *, patience: float = 12 * 3600.0) -> Outages:
+def waiting_for(end: Probed, clock: Clock, told: list[str], *, patience: float = 12 * 3600.0, **more: Any) -> Outages:
     return Outages(
         end,  # type: ignore[arg-type]  # it is only probed
         patience=OutagePatience(outage=patience),
@@ -56,6 +59,7 @@ def waiting_for(end: Probed, clock: Clock, told: list[str], *, patience: float =
         clock=clock,
         sleep=clock.sleep,
         chance=lambda: 1.0,
+        **more,
     )
 
 
@@ -119,6 +123,70 @@ async def test_lost_credentials_end_the_job_at_once() -> None:
     with pytest.raises(AuthenticationFailed):
         await outages.outlasted(end, AuthenticationFailed("401"))  # type: ignore[arg-type]
     assert clock.now < 10
+
+
+def unknown_host() -> ConnectionFailed:
+    problem = ConnectionFailed("the host name is not known", operation="list studies")
+    problem.host_unknown = True
+    return problem
+
+
+@pytest.mark.parametrize("by_the_probe", [False, True], ids=["by the first question", "by the probe"])
+async def test_a_host_name_that_was_never_known_is_not_waited_for(by_the_probe: bool) -> None:
+    clock, told = Clock(), list[str]()
+    end = Probed(clock, 3600, unknown_host())
+    outages = waiting_for(end, clock, told, unreached=["source"])
+    with pytest.raises(ConnectionFailed) as caught:
+        await outages.outlasted(end, ServerError("502", temporary=True) if by_the_probe else unknown_host())  # type: ignore[arg-type]
+    assert str(caught.value) == "source far: list studies: the host name is not known"
+    assert (clock.now, caught.value.temporary) == (0, True)
+
+
+async def test_a_host_name_that_was_known_is_waited_for() -> None:
+    clock, told, reached = Clock(), list[str](), list[str]()
+    end = Probed(clock, 3600, unknown_host())
+    outages = waiting_for(end, clock, told, unreached=["source"], reached=reached.append)
+    outages.succeeded(end)  # type: ignore[arg-type]
+    assert await outages.outlasted(end, unknown_host())  # type: ignore[arg-type]
+    assert clock.now >= 3600
+    assert reached == ["source"], "told once"
+
+
+async def test_an_outage_is_told_in_words() -> None:
+    clock, told = Clock(), list[str]()
+    problem = ConnectionFailed("the connection was refused")
+    end = Probed(clock, 600, problem)
+    assert await waiting_for(end, clock, told, unreached=["source"]).outlasted(end, problem)  # type: ignore[arg-type]
+    until = r"at the longest until \d{4}-\d\d-\d\d \d\d:\d\d UTC \(--patience\)"
+    assert re.fullmatch(f"source far: waiting for it, {until}: the connection was refused", told[0])
+
+
+async def test_a_mistyped_host_ends_a_job_at_its_start(tmp_path: Path, archive: EmbeddedArchive) -> None:
+    job = await jobs.copy("http://no-such-host.invalid/dicomweb", archive.url)
+    with pytest.raises(ConnectionFailed, match=r"source .*no-such-host.*: the host name is not known") as caught:
+        await asyncio.wait_for(job.wait(), 30)
+    assert caught.value.temporary
+    job = await jobs.copy(archive.url, "http://no-such-host.invalid/dicomweb")
+    archive.add_files(_written(tmp_path, study_files(2)))
+    with pytest.raises(ConnectionFailed, match=r"target .*no-such-host.*: the host name is not known"):
+        await asyncio.wait_for(job.wait(), 30)
+
+
+async def test_the_end_that_refuses_is_named(tmp_path: Path, archive: EmbeddedArchive) -> None:
+    archive.add_files(_written(tmp_path, study_files(2)))
+    async with EmbeddedArchive(username="a", password="b") as closed:
+        for source, target, words in [(closed, archive, "source"), (archive, closed, "target")]:
+            job = await jobs.copy(source.url, target.url)
+            with pytest.raises(AuthenticationFailed) as caught:
+                await asyncio.wait_for(job.wait(), 30)
+            assert str(caught.value).startswith(f"{words} {closed.url.removesuffix('/dicomweb')}")
+            assert "(status 401" in str(caught.value)
+
+
+def _written(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    for name, data in files.items():
+        (folder / f"{name}.dcm").write_bytes(data)
+    return [folder / f"{name}.dcm" for name in files]
 
 
 async def test_a_job_goes_on_by_itself_when_its_target_is_back(

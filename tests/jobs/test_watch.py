@@ -54,6 +54,20 @@ def test_nothing_is_said_that_is_not_known() -> None:
     assert "left" not in line(small(phase="complete", left=0), Forecast(1.0, 0.0))
 
 
+def test_a_job_that_does_not_work_has_no_speed() -> None:
+    halted = small(done=30, left=70)
+    one = line(halted, PACE, rests="stopped")
+    assert one.endswith("30 of 100, stopped")
+    sheet = io.StringIO()
+    Console(file=sheet, width=80).print(draw(halted, PACE, 80, rests="waits for its window"))
+    text = sheet.getvalue()
+    assert "waits for its window" in text
+    assert "30.0" in text, "how far it is, is known"
+    assert "a minute" not in text
+    assert "left" not in text
+    assert "stopped" not in line(small(phase="complete", left=0), PACE, rests="stopped")
+
+
 def test_what_went_wrong() -> None:
     text = drawn(big())
     assert "3,901 failed: HTTP status 413" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import zipfile
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from postdicom_async import (
     NotFound,
     OutcomeUnknown,
     PostDicom,
+    PostdicomError,
     ServerError,
     SharedUpload,
     Status,
@@ -244,6 +246,66 @@ async def test_without_a_folder_the_same_call_finishes(archive: EmbeddedArchive,
     assert (into.step, into.to_finish) == ("folder", "to finish: make the same call again")
     again = await account.upload_and_share(FILES, expires=SOON, folder_uuid=folder.folder_uuid, downloadable=True)
     assert await downloaded(again) == set(FILES)
+
+
+class Silent(httpx.AsyncHTTPTransport):
+    """A service that does what is asked, and does not answer one operation."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__()
+        self.operation, self.asked = operation, asyncio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if request.url.path.endswith(self.operation):
+            await answer.aclose()
+            self.asked.set()
+            await asyncio.Event().wait()
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("operation", "step", "problem", "has_folder"),
+    [
+        ("getpatientorderlist", "orders", PostdicomError, False),
+        ("createfolder", "folder", OutcomeUnknown, False),
+        ("sharefolderwithurl", "share", OutcomeUnknown, True),
+    ],
+)
+async def test_cancelled_it_tells_what_exists(
+    archive: EmbeddedArchive, operation: str, step: str, problem: type[Exception], has_folder: bool
+) -> None:
+    silent = Silent(operation)
+    async with PostDicom(archive.url, "demo", "demo", transport=silent) as account:
+        sharing = asyncio.create_task(account.upload_and_share(FILES, expires=SOON, folder="New"))
+        await silent.asked.wait()
+        sharing.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await sharing
+    shared: SharedUpload = caught.value.shared  # type: ignore[attr-defined]
+    assert shared.step == step
+    assert type(shared.problem) is problem
+    assert shared.report.counts == {Status.STORED: 4}
+    assert len(shared.patient_order_uuids) == (0 if step == "orders" else 2)
+    async with PostDicom(archive.url, "demo", "demo") as account:
+        folders = [folder.folder_uuid async for folder in account.folders.search()]
+    assert len(folders) == (0 if step == "orders" else 1)
+    assert shared.folder_uuid == (folders[0] if has_folder else None)
+
+
+async def test_cancelled_by_a_time_out_it_is_the_cause_that_tells(archive: EmbeddedArchive) -> None:
+    silent = Silent("sharefolderwithurl")
+
+    async def limited() -> None:
+        async with PostDicom(archive.url, "demo", "demo", transport=silent) as account, asyncio.timeout(None) as limit:
+            sharing = asyncio.create_task(account.upload_and_share(FILES, expires=SOON, folder="New"))
+            await silent.asked.wait()
+            limit.reschedule(0)
+            await sharing
+
+    with pytest.raises(TimeoutError) as caught:
+        await limited()
+    assert caught.value.__cause__.shared.folder_uuid  # type: ignore[union-attr]
 
 
 async def test_a_folder_that_is_not_there(either: Account, account: PostDicom) -> None:

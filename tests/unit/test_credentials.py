@@ -57,6 +57,23 @@ async def test_token() -> None:
     assert account.present
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        (" ", "empty"),
+        ("Bearer cnry", "leave out 'Bearer '"),
+        ("bearer cnry", "leave out"),
+        ("a b", "ASCII"),
+    ],
+)
+def test_what_is_wrong_with_a_token_is_said(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        credentials_from(text)
+    assert caught.value.argument == "auth"
+    assert "cnry" not in str(caught.value)
+
+
 def test_delegated() -> None:
     auth = httpx.BasicAuth("a", "b")
     account = credentials_from(auth)

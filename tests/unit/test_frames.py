@@ -458,6 +458,7 @@ def test_a_download_report() -> None:
         OUTCOMES[:1], {Status.SAVED: 1, Status.MISSING: 1}, (UIDS,), (UIDS,), 0, 100, 1.0, "compared"
     )
     assert report.to_pandas()["status"].tolist() == ["stored", "present", "missing"]
+    assert report.to_pandas()["size"].tolist() == [100, pd.NA, pd.NA]
     assert "1 are missing" in page(report)
     whole = DownloadReport((), {}, (), (), 0, 0, 0.0, "counted")
     assert "whole; listing counted" in page(whole)

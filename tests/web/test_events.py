@@ -76,6 +76,14 @@ async def test_what_ended_it_is_told() -> None:
     assert [tuple(told) async for told in progress_events(work)] == [("ended", {"problem": "it is not there"})]
 
 
+async def test_no_path_of_the_backend_is_told(tmp_path: Path) -> None:
+    missing = tmp_path / "CANARY^JANE"
+    async with EmbeddedArchive() as embedded, DicomWeb(embedded.url, auth=embedded.auth) as archive:
+        told = [told async for told in progress_events(lambda tell: archive.upload(missing, progress=tell))]
+    assert told[-1].content["problem"] == "a file of the backend cannot be used"
+    assert "CANARY" not in str(told)
+
+
 async def test_a_transfer_that_ended_early_tells_how_far_it_came(tmp_path: Path) -> None:
     async with EmbeddedArchive() as embedded, DicomWeb(embedded.url, auth=embedded.auth) as archive:
         report = await archive.upload([*FILES, FILES[0][:-50]])

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBasic, HTTPBasicCredentials, HTTPBearer
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -131,9 +131,31 @@ async def test_credentials_of_each_user_on_one_pool(archive: EmbeddedArchive) ->
             *(client.get(f"{url}/studies", auth=("demo", word)) for word in ["demo", "wrong"] * 5)
         )
     assert [answer.status_code for answer in answers] == [200, 401] * 5
+    assert answers[1].headers["www-authenticate"].startswith("Basic realm=")
     assert [answer.text for answer in answers[::2]] == ["1"] * 5
     assert len({archive for archive, _ in SEEN}) == 1
     assert len({own for _, own in SEEN}) == 10
+
+
+async def test_tokens_of_each_user() -> None:
+    app = FastAPI(lifespan=archive_lifespan(lambda: DicomWeb(tokens.url)))
+    answer_errors(app, {AuthenticationFailed: 401})
+
+    @app.get("/studies")
+    async def studies(
+        user: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
+        shared: Annotated[DicomWeb, Depends(the_archive)],
+    ) -> int:
+        return len(await shared.with_options(auth=user.credentials).search_for_studies().all())
+
+    async with EmbeddedArchive(tokens={"a-token": "alice"}) as tokens, served(app) as url, browser() as client:
+        known, unknown = [
+            await client.get(f"{url}/studies", headers={"Authorization": f"Bearer {token}"})
+            for token in ("a-token", "b-token")
+        ]
+        assert (known.status_code, unknown.status_code) == (200, 401)
+        assert unknown.headers["www-authenticate"] == "Bearer"
+        assert tokens.requests_by_user == {"alice": 1}
 
 
 async def test_every_name_fits_into_the_header() -> None:

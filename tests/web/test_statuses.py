@@ -9,6 +9,8 @@ from postdicom_async import (
     ConnectionFailed,
     IncompleteDownload,
     LedgerLocked,
+    LedgerUnusable,
+    LocalFileError,
     NotFound,
     OutcomeUnknown,
     PostdicomError,
@@ -62,3 +64,23 @@ def test_what_is_answered() -> None:
         {"Retry-After": "2"},
     )
     assert answer_to(NotFound("no")).headers == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (LocalFileError("sources: /in/CANARY^JANE: permission denied"), "a file of the backend cannot be used"),
+        (LedgerUnusable("/jobs/CANARY: damaged"), "the ledger of the job cannot be used"),
+        (LedgerLocked("/jobs/CANARY"), "another process runs this job"),
+        (UsageError("/in/CANARY holds a NUL", argument="sources"), "sources: cannot be used"),
+        (UsageError("2 have that in their names: CANARY", argument="job"), "job: cannot be used"),
+        (UsageError("/etc/CANARY.pem is damaged", argument="tls.ca_file"), "tls.ca_file: cannot be used"),
+        (
+            UsageError("/home/CANARY/profiles.toml: not TOML"),
+            "the backend cannot do this with the arguments it was given",
+        ),
+        (UsageError("give 1 or more", argument="limit"), "limit: give 1 or more"),
+    ],
+)
+def test_no_path_of_the_backend_is_shown(error: PostdicomError, detail: str) -> None:
+    assert answer_to(error).body["detail"] == detail

@@ -374,7 +374,8 @@ _WORDS: Final = {
 
 def _problem(error: Exception) -> LocalFileError | LedgerUnusable:
     """Translate an SQLite error into ours; SQLite's own text may quote the content."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", 0)
+    code = sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF
     if code not in _WORDS:
         return damaged()
     problem = LocalFileError(f"the index of a folder: {_WORDS[code]}")

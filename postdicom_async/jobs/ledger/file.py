@@ -78,8 +78,9 @@ def explained_by_sqlite() -> translated[Exception]:
 
 
 def _problem(error: Exception) -> PostdicomError:
-    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if kind == sqlite3.SQLITE_FULL:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    kind = code & 0xFF
+    if code in FULL:
         full = LocalFileError("the ledger: the disk is full", temporary=True)
         full.disk_full = True
         return full
@@ -87,6 +88,9 @@ def _problem(error: Exception) -> PostdicomError:
         return LocalFileError(f"the ledger: {_LOCAL[kind]}", temporary=kind == sqlite3.SQLITE_BUSY)
     return LedgerUnusable(_NO_LEDGER if kind == sqlite3.SQLITE_NOTADB else _DAMAGED)
 
+
+FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""SQLite's codes of a full disk; the second is that of a ``-shm`` file for which there is no room."""
 
 _LOCAL: Final = {
     sqlite3.SQLITE_IOERR: "the disk failed, or its quota is used up",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _EXAMPLES: Final = 5
+_LOOKED_AT = 5000  # studies; that takes milliseconds
 _SLICE: Final = 1000
 _MISMATCHES: Final = (Reason.NOT_LISTED, Reason.DIFFERENT)
 
@@ -101,6 +102,7 @@ class LedgerReader:
                 "SELECT coalesce(sum(studies), 0), coalesce(sum(equal), 0), coalesce(sum(expected), 0), "
                 "coalesce(sum(verified), 0) FROM calendar"
             )[0]
+            expected -= self._counted_already() if expected else 0
             return Summary(
                 facts=self._what(facts),
                 counts=_by_state((state, instances, size) for _, state, _, instances, size in totals),
@@ -124,8 +126,22 @@ class LedgerReader:
                     f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC: {text}"
                     for at, text in self._rows("SELECT at, text FROM note ORDER BY id")
                 ),
-                expected=expected,
+                expected=max(0, expected),
             )
+
+    def _counted_already(self) -> int:
+        """Return how many of the expected instances are among the items: of studies that move without a list.
+
+        Studies are taken by position, so those under way are the first that wait; more of them are not looked at.
+        """
+        (counted,) = self._rows(
+            "SELECT coalesce(sum(min(coalesce(at_source, 0), "
+            "coalesce((SELECT sum(instances) FROM tally WHERE tally.study = first.id), 0))), 0) "
+            "FROM (SELECT id, at_source FROM study INDEXED BY study_by_stage WHERE stage = 0 AND seen > 0 "
+            "ORDER BY position LIMIT ?) AS first",
+            (_LOOKED_AT,),
+        )[0]
+        return int(counted)
 
     def _what(self, facts: Mapping[str, Any]) -> JobFacts:
         created = facts.get("created")

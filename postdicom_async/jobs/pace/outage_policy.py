@@ -147,6 +147,7 @@ class OutagePolicy:
         error: str = "",
         temporary: bool = True,
         retry_after: float | None = None,
+        message: str = "",
     ) -> None:
         """Note that work ended.
 
@@ -155,12 +156,13 @@ class OutagePolicy:
             error: the name of the exception's class where this end failed; empty where it did what it was asked.
             temporary: whether the same may succeed later.
             retry_after: seconds the archive asked to wait.
+            message: the error in words.
         """
         if not error:
             self._succeeded(now)
             return
         passes = temporary or error in _PASSES
-        self._note(now, error, retry_after, temporary=temporary)
+        self._note(now, error, retry_after, temporary=temporary, message=message)
         if error in _AT_ONCE or (self._state is _State.TRIAL and not passes and error == self._doubt):
             self._end = self._end or Advice(Do.STOP, cause=self._cause)
         elif self._state is _State.TRIAL and passes:
@@ -174,11 +176,19 @@ class OutagePolicy:
             if self._row >= self._patience.in_a_row or error in _DOUBTFUL_AT_ONCE:
                 self._state, self._next, self._doubt = _State.DOUBTFUL, now, error
 
-    def probed(self, now: float, *, error: str = "", temporary: bool = True, retry_after: float | None = None) -> None:
+    def probed(
+        self,
+        now: float,
+        *,
+        error: str = "",
+        temporary: bool = True,
+        retry_after: float | None = None,
+        message: str = "",
+    ) -> None:
         """Note how a probe ended; the arguments are those of `ended`."""
         self._is_asked = False
         if error:
-            self._note(now, error, retry_after, temporary=temporary)
+            self._note(now, error, retry_after, temporary=temporary, message=message)
             if error in _AT_ONCE or not (temporary or error in _PASSES):
                 self._end = self._end or Advice(Do.STOP, cause=self._cause)
             else:
@@ -221,6 +231,10 @@ class OutagePolicy:
             return Advice(Do.PAUSE, now + self._patience.first_step, self._cause)
         return Advice(Do.PROBE, now, self._cause)
 
+    def patience_left(self, now: float) -> float:
+        """Return the seconds of an outage that are still waited for."""
+        return self._patience.outage - (0.0 if self.since is None else now - self.since)
+
     @property
     def is_out(self) -> bool:
         """Whether failures now are due to an outage, so that they use up no attempt of an item."""
@@ -241,10 +255,10 @@ class OutagePolicy:
         self._row = 0
         self._state, self.since, self._steps = _State.CLEAR, None, 0
 
-    def _note(self, now: float, error: str, retry_after: float | None, *, temporary: bool) -> None:
+    def _note(self, now: float, error: str, retry_after: float | None, *, temporary: bool, message: str) -> None:
         """Record the cause of a failure, and how long the archive asks to wait."""
         words = _WORDS | _PASSING_WORDS if temporary else _WORDS
-        self._cause = words.get(error, f"out of order ({error})")
+        self._cause = words.get(error) or message or "it is out of order"
         if retry_after is None or math.isnan(retry_after) or retry_after <= 0:
             return
         self._cause = f"the archive asks to wait {_span(retry_after)}"

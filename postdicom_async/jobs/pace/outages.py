@@ -5,6 +5,9 @@ answers, the failure counts as an attempt of that item. If it does not, no work 
 attempt, and probes follow at growing intervals until the job's patience is exhausted. While the job is paused or its
 windows are closed, there are no probes and no patience is used up.
 
+An end that this job has never reached may have a mistyped address: a host name that is not known ends the job then, and
+is an outage later.
+
 For each end it holds a policy and the latest error; any phase may change them, in one event loop. Only one task at a
 time probes an end (``asking``); the others wait for its result.
 """
@@ -14,10 +17,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
-from postdicom_async.errors import LocalFileError, PostdicomError, ProtocolError, UsageError
+from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, UsageError
 from postdicom_async.jobs.pace.outage_policy import Do, OutagePatience, OutagePolicy
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 _MOST_QUESTIONS = 3
 _SHORTEST = 0.05  # the shortest sleep in seconds: two clocks never agree exactly
 _REST = 1.0  # a wait at the gate of so many seconds was a rest
+_YEAR = 366 * 86400.0
 
 
 class OutageWatch(Protocol):
@@ -54,6 +59,7 @@ class _WatchedEnd:
         self.problem: PostdicomError | None = None  # the latest
         self.asking = asyncio.Lock()
         self.told_since: float | None = None
+        self.is_reached = True
 
 
 class Outages:
@@ -64,6 +70,8 @@ class Outages:
         patience: how patient the job is.
         tell: called with a line when an outage begins and ends.
         watch: told of an outage that begins and ends.
+        unreached: the ends, ``"source"`` or ``"target"``, that this job has never reached.
+        reached: called with such an end when it is reached.
         gate: awaited before a probe: pauses and time windows.
         clock: seconds that never go back.
         sleep: waits.
@@ -76,6 +84,8 @@ class Outages:
         patience: OutagePatience | None = None,
         tell: Callable[[str], None] = lambda _: None,
         watch: OutageWatch | None = None,
+        unreached: Collection[str] = (),
+        reached: Callable[[str], None] = lambda _: None,
         gate: Callable[[], Awaitable[None]] = _no_gate,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -84,13 +94,18 @@ class Outages:
         self._ends = [_WatchedEnd(end, patience or OutagePatience(), chance) for end in ends]
         self._tell = tell
         self._watch = watch
+        self._reached = reached
+        for one in self._ends:
+            one.is_reached = self._which(one) not in unreached
         self._gate = gate
         self._clock = clock
         self._sleep = sleep
 
     def succeeded(self, end: End) -> None:
         """Record a success of an end."""
-        self._of(end).policy.ended(self._clock())
+        one = self._of(end)
+        one.policy.ended(self._clock())
+        self._is_reached(one)
 
     @property
     def lasts(self) -> bool:
@@ -115,13 +130,15 @@ class Outages:
         """Find out whether a failure is an outage; if so, wait for its end. Return whether it was one.
 
         Raises:
-            PostdicomError: waiting will not help (credentials, a full disk), or the job has no patience left.
+            PostdicomError: waiting will not help (credentials, a full disk, a host name that was never known), or the
+                job has no patience left.
         """
+        one = self._of(end)
+        one.problem = self._named(one, problem)
         # Waiting helps neither: the same call fails the same way, and a full disk stays full.
         if isinstance(problem, UsageError) or (isinstance(problem, LocalFileError) and problem.disk_full):
             raise problem
-        one = self._of(end)
-        one.problem = problem
+        _require_known_host(one, problem)
         if not isinstance(problem, LocalFileError):  # one file's error says nothing about its end
             one.policy.ended(self._clock(), **_said(problem))
         is_outage = await self._is_out(one)
@@ -169,10 +186,12 @@ class Outages:
             if not isinstance(found, ProtocolError):
                 break
         if found is not None:
-            one.problem = found
+            one.problem = self._named(one, found)
             one.policy.probed(self._clock(), **_said(found))
+            _require_known_host(one, found)
         else:
             one.policy.probed(self._clock())
+            self._is_reached(one)
         self._tell_of(one)
         return found
 
@@ -205,16 +224,34 @@ class Outages:
     def _tell_of(self, one: _WatchedEnd) -> None:
         since, before = one.policy.since, one.told_since
         if since is not None and before is None:
-            self._tell(f"{one.end.name}: {one.policy.advice(self._clock()).cause}; waiting for it")
+            cause = one.policy.advice(self._clock()).cause
+            self._tell(f"{self._which(one)} {one.end.name}: waiting for it{self._until(one)}: {cause}")
             one.told_since = since
             if self._watch is not None:
                 self._watch.outage(self._which(one), one.problem)
         elif before is not None and one.policy.advice(self._clock()).do is Do.GO:
             seconds = self._clock() - before
-            self._tell(f"{one.end.name}: works again after {round(seconds)} s")
+            self._tell(f"{self._which(one)} {one.end.name}: works again after {round(seconds)} s")
             one.told_since = None
             if self._watch is not None:
                 self._watch.outage_ended(self._which(one), seconds)
+
+    def _until(self, one: _WatchedEnd) -> str:
+        left = one.policy.patience_left(self._clock())
+        if not 0 < left < _YEAR:
+            return ""
+        return f", at the longest until {datetime.now(UTC) + timedelta(seconds=left):%Y-%m-%d %H:%M} UTC (--patience)"
+
+    def _is_reached(self, one: _WatchedEnd) -> None:
+        if not one.is_reached:
+            one.is_reached = True
+            self._reached(self._which(one))
+
+    def _named(self, one: _WatchedEnd, problem: PostdicomError) -> PostdicomError:
+        """Return a problem that says which end it is about; one of this machine's files names the file."""
+        if not isinstance(problem, LocalFileError):
+            problem.end = f"{self._which(one)} {one.end.name}"
+        return problem
 
     def _which(self, one: _WatchedEnd) -> str:
         return "source" if one is self._ends[0] else "target"
@@ -224,7 +261,19 @@ class _Said(TypedDict):
     error: str
     temporary: bool
     retry_after: float | None
+    message: str
 
 
 def _said(problem: PostdicomError) -> _Said:
-    return _Said(error=type(problem).__name__, temporary=problem.temporary, retry_after=problem.retry_after)
+    return _Said(
+        error=type(problem).__name__,
+        temporary=problem.temporary,
+        retry_after=problem.retry_after,
+        message=problem.message,
+    )
+
+
+def _require_known_host(one: _WatchedEnd, problem: PostdicomError) -> None:
+    """Raise the problem of a host name that is not known and never was."""
+    if not one.is_reached and isinstance(problem, ConnectionFailed) and problem.host_unknown:
+        raise problem

@@ -37,6 +37,10 @@ class Forecast(NamedTuple):
     instances: float = 0.0
     bytes: float = 0.0
 
+    def at_rest(self) -> Forecast:
+        """Return what is left of a forecast while the job does not work: it is as far as it was."""
+        return Forecast(self.fraction)
+
 
 class _Sample(NamedTuple):
     seconds: float

@@ -78,6 +78,9 @@ def _nav(*, is_live: bool = False) -> Html:
 
 def _pace(look: JobSnapshot) -> Html:
     summary, pace = look.summary, look.pace
+    state = _status_words(look.status)
+    if state not in ("", "runs"):
+        pace = pace.at_rest()
     whole = summary.discovered + summary.expected
     done = settled(summary)
     done_words = left = "not known yet"
@@ -91,7 +94,6 @@ def _pace(look: JobSnapshot) -> Html:
         ("Instances a minute", count(pace.instances)),
         ("Bytes a minute", size(pace.bytes)),
     ]
-    state = _status_words(look.status)
     if state:
         known.append(("The job", state))
     if "max_rate" in look.status:

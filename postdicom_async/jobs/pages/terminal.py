@@ -37,27 +37,32 @@ _ROOMY = 60  # columns
 _MOST_REASONS = 5
 
 
-def draw(summary: Summary, pace: Forecast, width: int) -> RenderableType:
+def draw(summary: Summary, pace: Forecast, width: int, *, rests: str = "") -> RenderableType:
     """Return a job for a terminal of so many columns: what it is, how far, how fast, and what went wrong.
 
+    ``rests`` says why a job that is not complete does not work now, such as ``"stopped"``; no speed is shown then.
     Texts are drawn as they are, without markup, and control characters are taken out.
     """
-    parts: list[RenderableType] = [_title(summary), _bar(pace, width), Text(line(summary, pace, title=False)), Text("")]
-    parts.append(_states(summary, width))
+    rests, pace = _at_rest(summary, pace, rests)
+    parts: list[RenderableType] = [_title(summary, rests), _bar(pace, width), Text(line(summary, pace, title=False))]
+    parts += [Text(""), _states(summary, width)]
     problems = list(_problems(summary, width))
     if problems:
         parts += [Text(""), *problems]
     return Group(*parts)
 
 
-def line(summary: Summary, pace: Forecast, *, title: bool = True) -> str:
-    """Return a job in one line: how far, how fast, how long."""
+def line(summary: Summary, pace: Forecast, *, title: bool = True, rests: str = "") -> str:
+    """Return a job in one line: how far, how fast, how long; ``rests`` as in `draw`."""
     facts = summary.facts
+    rests, pace = _at_rest(summary, pace, rests)
     left = total(summary, (State.PENDING, State.RUNNING)).instances + summary.expected
     words = [
         f"{count(summary.discovered - total(summary, (State.PENDING, State.RUNNING)).instances)} of "
         f"{count(summary.discovered + summary.expected)}" + ("" if summary.discovery_complete else " found so far"),
     ]
+    if rests:
+        words.append(rests)
     if pace.instances:
         words.append(f"{count(pace.instances)} a minute, {size(pace.bytes / 60)}/s")
     if left and pace.seconds is not None and facts.phase != "complete":
@@ -69,13 +74,19 @@ def line(summary: Summary, pace: Forecast, *, title: bool = True) -> str:
     return _clean(f"{verb_words(facts)} {facts.source} to {facts.target}: {text}" if title else text)
 
 
+def _at_rest(summary: Summary, pace: Forecast, rests: str) -> tuple[str, Forecast]:
+    return (rests, pace.at_rest()) if rests and summary.facts.phase != "complete" else ("", pace)
+
+
 def _clean(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\N{NO-BREAK SPACE}" else "\ufffd" for letter in text)
 
 
-def _title(summary: Summary) -> Text:
+def _title(summary: Summary, rests: str) -> Text:
     facts = summary.facts
     words, colour = status_words(summary)
+    if rests:
+        words, colour = f"{words}: {rests}", "doubtful"
     text = Text(overflow="fold")
     text.append(f"{_clean(verb_words(facts))} ", style="bold")
     text.append(f"{_clean(facts.source)} \N{RIGHTWARDS ARROW} {_clean(facts.target)}  ")
