@@ -417,7 +417,10 @@ def _make_with_parents(path: Path) -> None:
         if path.parent == path:
             raise
         _make_with_parents(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except FileNotFoundError:  # such as in /proc
+            raise OSError(errno.ENOTSUP, "no folder can be made there") from None
     except OSError:
         if not path.is_dir():
             raise

@@ -176,6 +176,14 @@ async def test_layouts_that_are_refused(held: Cli, tmp_path: Path, layout: str, 
     assert (found.code, found.error_line) == (2, ran.error_line)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only where there is /proc")
+async def test_a_folder_that_cannot_be_made(held: Cli) -> None:
+    ran = await held.here("download", "study", uid(1), "--to", "/proc/nowhere/to")
+    assert ran.code != 0
+    words = ("/proc/nowhere/to: no folder can be made there", "/proc cannot be written to")  # root, and others
+    assert ran.error_line.endswith(words)
+
+
 async def test_a_download_without_uids_says_which_it_needs(cli: Cli, tmp_path: Path) -> None:
     where = ("--to", tmp_path / "to", "--url", "http://127.0.0.1:1")
     ran = await cli.here("download", "study", *where)
