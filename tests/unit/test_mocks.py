@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 import respx
@@ -52,6 +54,14 @@ async def test_a_router_of_respx_alone() -> None:
 def test_without_a_transport_no_mock_would_see_a_request() -> None:
     assert DicomWeb(URL).transport_name == "aiohttp"
     assert DicomWeb(URL, transport=httpx.AsyncHTTPTransport()).transport_name == "custom"
+
+
+async def test_results_say_how_they_are_read() -> None:
+    found: Any = DicomWeb("https://archive.example").search_for_studies()
+    with pytest.raises(UsageError, match=r"await results\.all"):
+        await found
+    with pytest.raises(UsageError, match="async for"):
+        list(found)
 
 
 async def test_never_opened_and_closed_are_told_apart() -> None:
