@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
@@ -114,6 +114,18 @@ class Results(Generic[_T]):
                 while page:
                     yield await self._converted(page.pop(), turns, ready)
                     await turns()
+
+    if not TYPE_CHECKING:  # a type checker refuses both by itself
+
+        def __await__(self) -> NoReturn:
+            """Say what to await."""
+            raise UsageError(
+                "results are not awaited as they are: 'await results.all()', or 'async for one in results'"
+            )
+
+        def __iter__(self) -> NoReturn:
+            """Say how to iterate."""
+            raise UsageError("results are read as they come: 'async for one in results', or 'await results.all()'")
 
     async def all(self) -> list[_T]:
         """Return every result."""

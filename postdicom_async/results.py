@@ -63,7 +63,8 @@ class Status(StrEnum):
     MISSING = "missing"
     """The archive lists it, but it did not arrive."""
     REFUSED = "refused"
-    """A part of an answer that is not DICOM, not what was asked for, or a second copy; its data was dropped."""
+    """A part of an answer that is not DICOM, not what was asked for, a second copy, or under the name of another
+    instance's file; its data was dropped."""
     NOT_DICOM = "not DICOM"
     UNREADABLE = "unreadable"
     """It could not be read, changed meanwhile, is cut off, or does not say which instance it is; see ``reason``."""
@@ -238,7 +239,8 @@ class DownloadReport:
             ``download_each`` at most 10,000 of them are kept, as of those that need attention; ``counts`` tells of all.
         missing: instances the archive lists that did not arrive, as many of them as of ``already_present``; empty
             unless `IncompleteDownload` was raised.
-        refused: how many parts were not accepted (not DICOM, not what was asked for); their data was dropped.
+        refused: how many parts were not accepted (not DICOM, not what was asked for, or under the name of another
+            instance's file); their data was dropped.
         bytes_received: instance bytes written.
         seconds: wall time.
         listing: how completeness was checked with the archive; see `ListingCheck`.

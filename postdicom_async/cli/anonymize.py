@@ -157,11 +157,11 @@ class Anonymizing:
         """
         if self._changes_uids and self._secret() is None:
             return f"sends everything once more under other UIDs, for want of {_SECRET}"
-        if not skips_existing:
-            return "sends everything once more"
         changes = bool(self.anonymize or self.anonymize_profile or self._is_by_patient)
-        keeps_uids = not self._changes_uids and changes
-        return "sends only the rest" + (" and fails for the others" if keeps_uids and not knows_copies else "")
+        fails = changes and not self._changes_uids and not knows_copies
+        if not skips_existing:
+            return "sends everything once more" + ("" if fails else ", with --existing skip only the rest")
+        return "sends only the rest" + (" and fails for the others" if fails else "")
 
     def _secret(self) -> str | None:
         if self.anonymize_secret_file is not None:

@@ -56,7 +56,7 @@ def download(
             help="Where an instance lies below the folder. {instance} is required. Besides {study} and {series} it may "
             "have {PatientID}, {PatientName}, {PatientBirthDate}, {StudyDate}, {StudyID}, {StudyDescription}, "
             "{AccessionNumber}, {Modality}, {SeriesNumber}, {SeriesDescription} and {InstanceNumber}: these put "
-            "patient data into paths.",
+            "patient data into paths, and lie on one side of {instance} in a name.",
         ),
     ] = "{study}/{series}/{instance}.dcm",
     as_json: Annotated[

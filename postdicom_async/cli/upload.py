@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,8 @@ from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import Common, ErrorIfNothing, Reporting
 from postdicom_async.cli.paths import FilesFrom, SourcePaths, given_path, require_readable, sources_of
 from postdicom_async.cli.progress import Progress
+from postdicom_async.dicom.anonymize.identities import NOT_IN_TABLE as _UNKNOWN_PATIENT
+from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -149,11 +152,11 @@ def _tell(report: UploadReport, telling: UploadOutput) -> int:
         found = upload_document(report.outcomes, report.counts, report.bytes_sent, report.seconds, orders)
         output.write_document(found, error=None if code == Exit.OK else line)
     else:
-        list_failures(report)
+        list_failures(report, told_in="--json lists all" if telling.keeps_all else "the file of --report lists all")
         if not telling.quiet and not _is_nothing(report):
             rate = output.rate_text(report.bytes_sent, report.seconds)
             size, seconds = output.size_text(report.bytes_sent), output.time_text(report.seconds)
-            output.write(f"{upload_counts(report.counts)}; {size} in {seconds}, {rate}")
+            output.write(f"{upload_counts(report.counts, report.failures)}; {size} in {seconds}, {rate}")
             _list_orders(orders or ())
     if code != Exit.OK:
         output.error(line or "")
@@ -180,6 +183,8 @@ def _end_of(report: UploadReport, telling: UploadOutput) -> tuple[Exit, str | No
     if report.ok:
         return Exit.OK, None
     words = f"{_failed(report)} of {report.total} files are not known to be stored"
+    if _left_out(report.counts, report.failures)[Status.UNREADABLE, _NOT_IN_TABLE] == _failed(report):
+        words = f"{_failed(report)} of {report.total} files were not sent: their patients are not in the table"
     return code_of_failures(report.failures), words
 
 
@@ -187,30 +192,58 @@ def tell_partial(error: PostdicomError | Interrupted, progress: Progress, tellin
     """Write what was done before an early end."""
     report: UploadReport | None = getattr(error, "report", None)
     counts = progress.counts if report is None else report.counts
+    outcomes = progress.finished if report is None else report.outcomes
     if telling.as_json:
-        outcomes = progress.finished if report is None else report.outcomes
         seconds = None if report is None else report.seconds
         named = {outcome.patient_order_uuid: None for outcome in outcomes if outcome.patient_order_uuid}
         orders = (tuple(named) if report is None else report.patient_order_uuids) if telling.with_orders else None
         size = progress.bytes_done if report is None else report.bytes_sent
         output.write_document(upload_document(outcomes, counts, size, seconds, orders), error=error)
     elif any(Outcome("", status).in_archive for status in counts):
-        output.note(f"before it ended: {upload_counts(counts)}; the same command again {telling.again}")
+        output.note(f"before it ended: {upload_counts(counts, outcomes)}; the same command again {telling.again}")
 
 
-def upload_counts(counts: Mapping[Status, int]) -> str:
-    """Return how many files came to each end."""
-    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "nothing"
+_NOT_SENT = "not sent: "
+_NOT_IN_TABLE = f"{CANNOT_ANONYMIZE}: {_UNKNOWN_PATIENT}"
+_LEFT_OUT = {
+    (Status.UNREADABLE, _NOT_IN_TABLE): "not in the table of patients, not sent",
+    (Status.FAILED, _NOT_SENT): "not sent",
+}
+"""What has a status but deserves words of its own: how its reason begins, and these words."""
 
 
-def list_failures(report: UploadReport) -> None:
-    """Write what needs attention to standard error."""
+def upload_counts(counts: Mapping[Status, int], outcomes: Iterable[Outcome] = ()) -> str:
+    """Return how many files came to each end; ``outcomes`` tell which were left out, not failed."""
+    left_out = _left_out(counts, outcomes)
+    parts = []
+    for status, count in counts.items():
+        its = {words: left_out[key] for key, words in _LEFT_OUT.items() if key[0] is status and left_out[key]}
+        if rest := count - sum(its.values()):
+            parts.append(f"{rest} {status}")
+        parts += [f"{number} {words}" for words, number in its.items()]
+    return ", ".join(parts) or "nothing"
+
+
+def _left_out(counts: Mapping[Status, int], outcomes: Iterable[Outcome]) -> Counter[tuple[Status, str]]:
+    """Count what was left out, by the keys of `_LEFT_OUT`; nothing if there are outcomes that were not kept."""
+    troubled = [outcome for outcome in outcomes if not outcome.ok]
+    if len(troubled) < sum(number for status, number in counts.items() if not Outcome("", status).ok):
+        return Counter()
+    keys = ((key, outcome) for outcome in troubled for key in _LEFT_OUT)
+    return Counter(key for key, one in keys if one.status is key[0] and (one.reason or "").startswith(key[1]))
+
+
+def list_failures(report: UploadReport, *, told_in: str = "--json lists all") -> None:
+    """Write what needs attention to standard error; ``told_in`` says where the rest is."""
     for outcome in report.failures[:_LISTED]:
         code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
         reason = output.in_options(outcome.reason or "no reason given")
-        output.note(f"{outcome.where}: {outcome.status}{code}: {reason}")
+        status = outcome.status.value
+        if reason.startswith(_NOT_IN_TABLE):
+            status, reason = "not sent", reason.removeprefix(f"{CANNOT_ANONYMIZE}: ")
+        output.note(f"{outcome.where}: {status}{code}: {reason}")
     if _failed(report) > _LISTED:
-        output.note(f"and {_failed(report) - _LISTED} more; --json lists all")
+        output.note(f"and {_failed(report) - _LISTED} more; {told_in}")
 
 
 def _list_orders(uuids: tuple[str, ...]) -> None:

@@ -331,7 +331,9 @@ class Connection:
         return self._envelope(await socket.request("open a session", message_id, kind, frame, within=within))
 
     def _require_opened(self) -> OpenedSession:
-        if self._opened is None or self._closed:
+        if self._closed:
+            raise UsageError("the session is closed: its 'async with' has ended")
+        if self._opened is None:
             raise UsageError("the session is not open; use it inside 'async with'")
         return self._opened
 

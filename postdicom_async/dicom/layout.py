@@ -1,7 +1,8 @@
 """Where an instance lies below a folder: a relative path from its UIDs and, if it names them, values of its header.
 
 Server text never becomes a file name: UIDs are checked, and values of a header are made safe (`_safe_value`). Whatever
-the values are, a name has one component for each of the template, and the UID of the instance in it.
+the values are, a name has one component for each of the template, and the UID of the instance can be read back from it:
+two instances never share one (`_check_apart`).
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def naming_of(layout: Layout) -> Naming:
     """Return how a layout names instances, by UIDs and, where its template has some of `HEADER_FIELDS`, by values.
 
     Raises:
-        UsageError: as `relative_names`; or the names could be too long.
+        UsageError: as `relative_names`; or the names could be too long, or that of two instances the same.
     """
     parsed = _parsed(layout) if isinstance(layout, str) else []
     named = {field for pieces in parsed for _, field in pieces if field in HEADER_FIELDS}
@@ -126,28 +127,34 @@ def names_from_files(layout: Layout) -> Callable[[InstanceUids, bytes], Relative
 def patterns_of(layout: str, study: str, series: str | None) -> tuple[re.Pattern[str], ...]:
     """Return what the components of a name of any instance of a study or series match, whatever its values are.
 
-    The group ``instance`` is the SOP Instance UID.
+    The group ``instance`` is the SOP Instance UID. The texts are names found on a disk, so each pattern has one ``.+``
+    for all its values and what is between them: with several, a name that does not match could take centuries.
     """
-    known = {"study": re.escape(study), "series": re.escape(series) if series else "[0-9.]+"}
-    patterns: list[re.Pattern[str]] = []
-    has_instance = False
-    for pieces in _parsed(layout):
-        text = "_?"
-        for literal, field in pieces:
-            text += re.escape(literal)
-            if field == "instance":
-                is_first = "(?P<instance>" not in text
-                text += "(?P<instance>[0-9.]+)" if is_first else "(?P=instance)"
-                has_instance = True
-            elif field is not None:
-                text += known.get(field, ".+")
-        patterns.append(re.compile(text))
-    if not has_instance:
+    known = {"study": re.escape(study), **({"series": re.escape(series)} if series else {})}
+    parsed = _parsed(layout)
+    if not any(field == "instance" for pieces in parsed for _, field in pieces):
         raise UsageError("must contain {instance}, such as {InstanceNumber}-{instance}.dcm", argument="layout")
-    return tuple(patterns)
+    return tuple(re.compile(_pattern_of(pieces, known)) for pieces in parsed)
 
 
 _Pieces: TypeAlias = list[tuple[str, str | None]]
+
+
+def _pattern_of(pieces: _Pieces, known: Mapping[str, str]) -> str:
+    """Return the pattern of a component; ``known`` has those of UIDs that are known."""
+    values = [number for number, (_, field) in enumerate(pieces) if field in HEADER_FIELDS]
+    first, last = (values[0], values[-1]) if values else (len(pieces), -1)
+    met: set[str] = set()
+    text = "_?"
+    for number, (literal, field) in enumerate(pieces):
+        if not first < number <= last:
+            text += re.escape(literal)
+        if number == first:
+            text += ".+"
+        elif field in _FIELDS and not first < number < last:
+            text += known.get(field) or (f"(?P={field})" if field in met else f"(?P<{field}>[0-9.]+)")
+            met.add(field)
+    return text
 
 
 def _parsed(template: str) -> list[_Pieces]:
@@ -159,11 +166,24 @@ def _parsed(template: str) -> list[_Pieces]:
 
 
 def _check_apart(pieces: _Pieces) -> None:
-    """Refuse a value right beside a UID: where one ends and the other begins could not be told."""
+    """Refuse a component with values from which the UID of the instance could not be read back.
+
+    A value is any text, even ``-1.2.3-``. So nothing right beside a UID may look like a part of it, and values may lie
+    on one side of ``{instance}`` only: it is then found from the other end.
+    """
     fields = [(text, field) for text, field in pieces if field is not None]
+    names = [field for _, field in fields]
+    values = [number for number, field in enumerate(names) if field in HEADER_FIELDS]
+    if not values:
+        return
     for (_, before), (between, after) in pairwise(fields):
-        if (before in HEADER_FIELDS) != (after in HEADER_FIELDS) and not set(between) - _OF_UIDS:
+        if not (before in HEADER_FIELDS and after in HEADER_FIELDS) and not set(between) - _OF_UIDS:
             raise UsageError(f"put a letter or a dash between {{{before}}} and {{{after}}}", argument="layout")
+    of_instance = [number for number, field in enumerate(names) if field == "instance"]
+    if of_instance and values[0] < of_instance[0] and of_instance[-1] < values[-1]:
+        before, after = names[values[0]], names[values[-1]]
+        message = f"{{{before}}} and {{{after}}} must be on one side of {{instance}}, or have a folder of their own"
+        raise UsageError(message, argument="layout")
 
 
 def _room_for_values(pieces: _Pieces) -> int:

@@ -304,7 +304,9 @@ class DicomWeb(ClientSearch, ClientRetrieve):
             layout: a template with ``{study}``, ``{series}`` and ``{instance}``, or a function from `InstanceUids` to a
                 relative path. A template may also have values of the header, such as ``{PatientID}``,
                 ``{SeriesNumber}`` or ``{Modality}``: they put patient data into paths. What a path cannot hold becomes
-                an underscore, a value that is absent ``unknown``.
+                an underscore, a value that is absent ``unknown``. In a name they lie on one side of ``{instance}``,
+                so that no value passes for its UID. A file that holds another instance is never replaced; the new one
+                is refused.
             compare_with_search: False skips count and list; missing instances then go unnoticed.
             progress: called with typed events.
             report: a file to which one JSON line per instance is appended as it ends; readable for you alone. The

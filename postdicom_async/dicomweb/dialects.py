@@ -68,6 +68,10 @@ class Dialect:
     filter_form: FilterForm = "keyword"
     url_bytes: int = 2000
 
+    def __repr__(self) -> str:
+        """Return its name alone: it stands in signatures."""
+        return f"<Dialect {self.name}>"
+
     def __post_init__(self) -> None:
         """Refuse values that make no sense: later they would send a request somewhere else, or fail as a bare error."""
         for route, template in self.routes.items():

@@ -291,7 +291,8 @@ class Download:
         cause = self._lanes.last_error
         words = f": {cause}" if cause else ""
         if report.refused and not cause:
-            words = f"; {report.refused} parts came that are not DICOM, or not what was asked for"
+            why = "not DICOM, not what was asked for, or under the name of another instance's file"
+            words = f"; {report.refused} parts that came were not kept: {why}"
         here = self._arrivals.here
         if self._arrivals.missing and self._arrivals.listed is not None:
             message = f"{self._arrivals.missing} of {self._arrivals.listed.size} instances did not arrive{words}"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header, read_values
 from postdicom_async.dicomweb.multipart import MultipartDamage
 from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
+from postdicom_async.disk.folder import NameTaken
 from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import InstanceUids, Outcome, Status
@@ -84,6 +85,7 @@ class Receiver:
         self._under_way = 0
         self._none_under_way: asyncio.Future[None] | None = None
         self._kept: deque[tuple[Outcome, InstanceUids]] = deque()
+        self._not_kept: deque[tuple[InstanceUids | None, str]] = deque()
         self._problem: BaseException | None = None
         self._empty = True
         self._handed_over = False
@@ -212,7 +214,9 @@ class Receiver:
 
     def _ended(self, part: _ArrivingPart, problem: BaseException | None) -> None:
         self._under_way -= 1
-        if problem is not None:
+        if isinstance(problem, NameTaken):  # the others of this answer have names of their own
+            self._not_kept.append((part.uids, problem.message))
+        elif problem is not None:
             self._problem = self._problem or problem
         elif part.whole and part.arrival is not None and part.uids is not None:
             self._kept.append((Outcome(part.arrival.where, Status.SAVED, part.uids, part.size), part.uids))
@@ -221,6 +225,8 @@ class Receiver:
 
     def _tell(self) -> None:
         """Report what was kept, in the caller's task; if two answers brought an instance, the first counts."""
+        while self._not_kept:
+            self._told.note_refused(*self._not_kept.popleft())
         while self._kept:
             outcome, uids = self._kept.popleft()
             if self._told.note_saved(outcome, uids):

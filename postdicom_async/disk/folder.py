@@ -15,6 +15,7 @@ import stat
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from io import FileIO
@@ -24,6 +25,7 @@ from pathlib import Path
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.layout import RelativeName
 from postdicom_async.disk.files import FileIdentity, explained, identity_of, missing_in, told_by_file, write_fully
+from postdicom_async.errors import LocalFileError
 from postdicom_async.results import InstanceUids
 
 _GUARDED = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
@@ -38,6 +40,12 @@ _MOST_BUFFERS = 512  # below IOV_MAX of every system
 _PARTIAL_PREFIX = ".postdicom-"
 _PARTIAL_SUFFIX = ".part"
 _ABANDONED_SECONDS = 3600.0
+# Held while one looks at what has a name and replaces it. Chosen by the name: those of other files rarely wait.
+_RENAMING = tuple(threading.Lock() for _ in range(64))
+
+
+class NameTaken(LocalFileError):
+    """A file holds another instance under the name that one was to get; it stays as it is."""
 
 
 def is_partial(name: str) -> bool:
@@ -73,6 +81,21 @@ class _Directory:
     def entries(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         """Return its entries."""
         return os.scandir(self.descriptor if _GUARDED else self.path)
+
+    def holds_another(self, name: str, uids: InstanceUids) -> bool:
+        """Return whether a regular file of that name exists and is, even if cut off, an instance other than ``uids``.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        path, above = self.at(name)
+        try:
+            if not stat.S_ISREG(os.stat(path, dir_fd=above, follow_symlinks=False).st_mode):
+                return False
+            header = _header_in(os.open(path, _EXISTING_FILE, dir_fd=above), whole=False)
+        except FileNotFoundError:
+            return False
+        return header is not None and header.uids != uids
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""
@@ -123,14 +146,16 @@ class SafeFolder:
         with self._lock:
             self._forget()
 
-    def create(self, name: RelativeName) -> PartialFile:
+    def create(self, name: RelativeName, uids: InstanceUids | None = None) -> PartialFile:
         """Open a new file that is given its ``name`` when it is whole.
+
+        With ``uids``, those of the instance in it, it never replaces another instance.
 
         Raises:
             LocalFileError: it cannot be made.
         """
         with explained(self.shown(name)):
-            return PartialFile(self, self.borrow(name[:-1]), name)
+            return PartialFile(self, self.borrow(name[:-1]), name, uids)
 
     def shown(self, name: RelativeName) -> str:
         """Return what errors call a file."""
@@ -177,11 +202,7 @@ class SafeFolder:
     def holds(self, name: RelativeName, uids: InstanceUids) -> bool:
         """Return whether a regular file of that name exists, contains that instance, and is not cut off."""
         try:
-            descriptor = self.open_existing(name)
-            try:
-                header = _header_of_open(descriptor)
-            finally:
-                os.close(descriptor)
+            header = _header_in(self.open_existing(name), whole=True)
         except OSError:
             return False
         return header is not None and header.uids == uids
@@ -286,18 +307,27 @@ class SafeFolder:
         path, above = directory.at(name)
         return os.open(path, _NEW_FILE, 0o600, dir_fd=above)
 
-    def rename(self, directory: _Directory, old: str, new: str) -> None:
-        """Give a file its final name; an existing file or link is replaced, and a link never followed."""
+    def rename(self, directory: _Directory, old: str, new: str, uids: InstanceUids | None = None) -> bool:
+        """Give a file its final name; an existing file or link is replaced, and a link never followed.
+
+        Returns:
+            False if a file of that name holds another instance than ``uids``: it was left alone.
+        """
         (source, above), (target, _) = directory.at(old), directory.at(new)
-        if not _GUARDED:
-            os.replace(source, target)  # noqa: PTH105 - Windows renames over nothing
-            return
-        os.rename(source, target, src_dir_fd=above, dst_dir_fd=above)
+        # A file system may take names for the same that differ in case, or in how they are composed.
+        with _RENAMING[hash(unicodedata.normalize("NFKC", new.casefold()).casefold()) % len(_RENAMING)]:
+            if uids is not None and directory.holds_another(new, uids):
+                return False
+            if not _GUARDED:
+                os.replace(source, target)  # noqa: PTH105 - Windows renames over nothing
+                return True
+            os.rename(source, target, src_dir_fd=above, dst_dir_fd=above)
         try:
             self._make_durable(directory)
         except OSError:
             directory.remove(new)  # it would count as whole, but may not survive a crash
             raise
+        return True
 
     def _make_durable(self, directory: _Directory) -> None:
         # Files that end at the same moment each call this: the file system's journal commits once for all of them.
@@ -316,9 +346,12 @@ class PartialFile:
     It borrows ``directory`` and gives it back in ``discard``.
     """
 
-    def __init__(self, folder: SafeFolder, directory: _Directory, name: RelativeName) -> None:
+    def __init__(
+        self, folder: SafeFolder, directory: _Directory, name: RelativeName, uids: InstanceUids | None
+    ) -> None:
         self._folder = folder
         self._name = name[-1]
+        self._uids = uids
         self._partial = folder.partial_name()
         self._explained = explained(folder.shown(name))
         self._directory = directory
@@ -344,13 +377,16 @@ class PartialFile:
         """Make the file durable, then give it its final name.
 
         Raises:
+            NameTaken: a file of that name holds another instance.
             LocalFileError: that failed.
         """
         with self._explained:
             self._folder.make_file_durable(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1  # closed even where closing fails
             os.close(descriptor)
-            self._folder.rename(self._directory, self._partial, self._name)
+            is_named = self._folder.rename(self._directory, self._partial, self._name, self._uids)
+        if not is_named:
+            raise NameTaken("a file of its name holds another instance, and stays as it is")
         self._partial = ""
 
     def discard(self) -> None:
@@ -381,21 +417,31 @@ def _make_with_parents(path: Path) -> None:
         if path.parent == path:
             raise
         _make_with_parents(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+        except FileNotFoundError:  # such as in /proc
+            raise OSError(errno.ENOTSUP, "no folder can be made there") from None
     except OSError:
         if not path.is_dir():
             raise
 
 
-def _header_of_open(descriptor: int) -> InstanceHeader | None:
-    """Return the header of an open file, None if it is not a regular file, not an instance, or cut off."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    with FileIO(descriptor, closefd=False) as file:
-        beginning, header = told_by_file(file, read_header)
-        whole = isinstance(header, InstanceHeader) and missing_in(file, beginning, status.st_size) is None
-    return header if isinstance(header, InstanceHeader) and whole else None
+def _header_in(descriptor: int, *, whole: bool) -> InstanceHeader | None:
+    """Return the header of an open file, and close it; None if it is not a regular file, or not an instance.
+
+    With ``whole``, also None if it is cut off.
+    """
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        with FileIO(descriptor, closefd=False) as file:
+            beginning, header = told_by_file(file, read_header)
+            if not isinstance(header, InstanceHeader) or (whole and missing_in(file, beginning, status.st_size)):
+                return None
+            return header
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:

@@ -270,7 +270,7 @@ def read_secret(path: Path, what: str, *, private: bool = True) -> str:
     except FileNotFoundError:
         content, status = b"", None
     if status is None:
-        raise UsageError(f"{what}: there is no such file")
+        raise UsageError(f"{what}: there is no such file ({path})")
     if private and os.name == "posix" and status.st_mode & 0o077:
         raise UsageError(f"{what}: others may read it; chmod 600")
     text = _decoded(content, what).removesuffix("\n").removesuffix("\r")

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
 from typing import ParamSpec, TypeVar
@@ -110,6 +110,12 @@ class ArchiveOptions:
         self._set("allow_origin", checked_origins(self.allow_origin))
         self._set("allow_host", checked_hosts(self.allow_host))
 
+    def __repr__(self) -> str:
+        """Return what differs from the defaults, and no secret."""
+        shown = [(one.name, getattr(self, one.name)) for one in fields(self) if one.repr]
+        told = (f"{name}={value!r}" for name, value in shown if value != getattr(_USUAL, name))
+        return f"ArchiveOptions({', '.join(told)})"
+
     def _set(self, name: str, value: object) -> None:
         """Keep a value in the form that requests are compared with."""
         object.__setattr__(self, name, value)
@@ -132,6 +138,9 @@ def checked_tokens(tokens: Mapping[str, str]) -> dict[str, str]:
         if not (isinstance(user, str) and user):
             raise UsageError("give the name of each token's user", argument="tokens")
     return dict(tokens)
+
+
+_USUAL = ArchiveOptions()
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class Session:
         self._transport = transport
         self._credentials = credentials_from(auth, Road(settings, transport))
         self._link: SharedConnections | None = None
+        self._was_closed = False
         self._patience: CallPatience | None = None
         self._watch: OnEvent | None = None
         refuse_open_credentials(self.url, self._credentials, settings)
@@ -123,12 +124,13 @@ class Session:
         """Create the transport; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
-        self._link = SharedConnections(self.settings, self._chosen)
+        self._link, self._was_closed = SharedConnections(self.settings, self._chosen), False
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""
         link, self._link = self._link, None
         if link is not None:
+            self._was_closed = True
             await link.close()
 
     def with_settings(self, settings: Settings, *, auth: Auth | Unset = Unset.UNSET) -> Session:
@@ -331,7 +333,9 @@ class Session:
         )
 
     def _open_link(self) -> SharedConnections:
-        if self._link is None or self._link.is_closed:
+        if self._was_closed or (self._link is not None and self._link.is_closed):
+            raise UsageError("the session is closed: its 'async with' has ended")
+        if self._link is None:
             raise UsageError("the session is not open; use it inside 'async with'")
         self._link.enter_loop()
         return self._link

@@ -443,7 +443,7 @@ def _forget(path: Path) -> None:
         return
     lock = FileLock(job_files.beside(path, "lock"))
     if not lock.take():
-        raise LedgerLocked("another process runs this job")
+        raise LedgerLocked("this process or another runs this job already")
     try:
         if not is_ledger(path):
             raise LedgerUnusable("--new: there is a file of that name that is no ledger; it was not touched")

@@ -201,9 +201,9 @@ def _needed(profile: Profile, which: SecretName, *, alone: bool, ask: Ask | None
         variable = _VARIABLES[which] + (f"_{variable_part(profile.name)}" if profile.name else "")
         entries = entries_of(profile, which)
         who, _, host = (entries[0] if entries else "@").rpartition("@")
-        entry = f"{'USER' if which == 'password' else who}@{host or 'ADDRESS'}"
-        stored_so = f"store it in a keyring (keyring set {KEYRING_SERVICE} {entry})"
-        raise UsageError(f"no {words}{whose}: set {variable}, {stored_so}, or run this in a terminal")
+        stored_so = f"store it in a keyring (keyring set {KEYRING_SERVICE} {who or 'USER'}@{host or 'ADDRESS'})"
+        in_file = f"name its file ({which.replace('-', '_')}_file), " if profile.name else ""
+        raise UsageError(f"no {words}{whose}: set {variable}, {in_file}{stored_so}, or run this in a terminal")
     asking = words[0].upper() + words[1:]
     owner = {"password": profile.username, "client-secret": profile.client_id}.get(which, "")
     typed = ask(f"{asking} of {owner}{whose}: " if owner else f"{asking}{whose}: ")

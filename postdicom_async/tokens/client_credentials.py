@@ -76,7 +76,7 @@ class ClientCredentials(TokenIssuer):
         self._origin, self._path = checked_token_url(token_url)
         self._client = _checked_text("client_id", client_id), _checked_text("client_secret", client_secret)
         self._asked = _checked_parameters(parameters)
-        scopes = " ".join([scope] if isinstance(scope, str) else scope)
+        scopes = _checked_scopes(scope)
         self._asked |= {"grant_type": "client_credentials"}
         self._asked |= {"scope": scopes} if scopes else {}
         self._asked |= {"audience": _checked_text("audience", audience)} if audience else {}
@@ -208,6 +208,13 @@ def _checked_text(argument: str, value: Any) -> str:
     if not isinstance(value, str) or not value or value.encode("utf-8", "replace").decode("utf-8") != value:
         raise UsageError("give text", argument=argument)
     return value
+
+
+def _checked_scopes(scope: Any) -> str:
+    several: list[Any] = [scope] if isinstance(scope, str) else list(scope) if isinstance(scope, Iterable) else [None]
+    if not all(isinstance(one, str) for one in several):
+        raise UsageError("give text, or several texts as a list", argument="scope")
+    return " ".join(several)
 
 
 def _checked_parameters(parameters: Mapping[str, str] | None) -> dict[str, str]:

@@ -138,7 +138,7 @@ class FolderSink(UsesDiskThreads):
             UsageError: the layout gives it no name, or that of another instance.
         """
         name = self._name(arriving)
-        return _Filing(self, name, self._beginning_of_path(name[:-1]) + name[-1], ended)
+        return _Filing(self, name, arriving.header.uids, self._beginning_of_path(name[:-1]) + name[-1], ended)
 
     def is_full(self) -> bool:
         """Whether `room` would wait."""
@@ -164,10 +164,13 @@ class FolderSink(UsesDiskThreads):
 class _Filing:
     """One file. Bytes that arrive while a thread works on it wait for that thread, in order."""
 
-    def __init__(self, sink: FolderSink, name: RelativeName, where: str, ended: ArrivalEnded) -> None:
+    def __init__(
+        self, sink: FolderSink, name: RelativeName, uids: InstanceUids, where: str, ended: ArrivalEnded
+    ) -> None:
         self.where: str = where
         self._sink = sink
         self._name = name
+        self._uids = uids
         self._ended = ended
         self._file: PartialFile | None = None
         self._pieces: list[bytes | memoryview] = []
@@ -218,7 +221,7 @@ class _Filing:
         goes_on = False
         try:
             if pieces or kept:
-                file = self._file = self._file or self._sink.folder.create(self._name)
+                file = self._file = self._file or self._sink.folder.create(self._name, self._uids)
                 file.write(pieces)
                 if kept:
                     file.commit()

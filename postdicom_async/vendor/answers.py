@@ -25,7 +25,7 @@ _URL = re.compile(r"https?://[^\s\"'<>]+")
 @public_face
 @dataclass(frozen=True, slots=True)
 class VendorAnswer:
-    """Any answer. Its ``repr`` shows nothing of it.
+    """Any answer. Its ``repr`` shows nothing of it but the UUID of what it is about.
 
     Attributes:
         raw: the JSON object; empty if the answer was not one.
@@ -38,6 +38,10 @@ class VendorAnswer:
     """Fields that may hold the object itself, in lower case."""
     _named_by: ClassVar[tuple[str, ...]] = ()
     """Fields that may hold the object's own UUID."""
+
+    def __repr__(self) -> str:
+        """Return the class, and the object's own UUID."""
+        return f"{type(self).__name__}({(self._named_by and self.get_uuid(*self._named_by)) or ''})"
 
     def get(self, *names: str) -> Any:
         """Return the first of these fields that is there, whatever the case of its name; else None.

@@ -167,6 +167,26 @@ async def test_a_table_of_patients_and_a_map_of_uids(
     assert ("study", uid(1), rules.new_uid(uid(1))) in pairs
 
 
+async def test_patients_who_are_not_in_the_table_are_said_to_be_that(
+    cli_with_archive: Cli, study_folder: Path, tmp_path: Path
+) -> None:
+    for number in range(22):
+        file = small_dicom(instance=uid(1, 1, 100 + number), patient_id="OTHER")
+        (study_folder / f"other{number:02}").write_bytes(file)
+    table = tmp_path / "patients.csv"
+    table.write_text("PatientID;PatientName\nT-1;A^1\n")
+    upload = ("upload", study_folder, "--anonymize-patients", table, "--anonymize-uids")
+    ran = await cli_with_archive.here(*upload)
+    assert ran.code == 1
+    assert "22 not in the table of patients, not sent" in ran.out
+    assert "unreadable" not in ran.out
+    assert f"{study_folder / 'other00'}: not sent: its patient is not in the table of patients" in ran.err
+    assert "and 2 more; --json lists all" in ran.err
+    assert ran.err.splitlines()[-1] == "error: 22 of 29 files were not sent: their patients are not in the table"
+    reported = await cli_with_archive.here(*upload, "--report", tmp_path / "report")
+    assert "and 2 more; the file of --report lists all" in reported.err
+
+
 async def test_keyed_patient_ids(
     cli_with_archive: Cli, embedded_archive: Any, one_file: Path, secret_file: Path
 ) -> None:

@@ -129,7 +129,7 @@ async def test_values_of_the_header_in_paths(held: Cli, tmp_path: Path, embedded
     }
     assert {name: (to / name).read_bytes() for name in names_in(to)} == expected
 
-    (to / f"A-1/CT-1/{uid(1, 1, 1)}.dcm").write_bytes(content(1, 2, 1))  # another instance under that name
+    (to / f"A-1/CT-1/{uid(1, 1, 1)}.dcm").write_bytes(content(1, 1, 1)[:-1])  # cut off
     (to / f"A-1/CT-1/{uid(1, 2, 1)}.dcm").rename(to / f"A-1/{uid(1, 2, 1)}.dcm")  # where the layout puts none
     again = await held.here("download", "-f", "PatientID=*", "--to", to, "--layout", layout, "--json")
     assert (again.json["summary"]["saved"], again.json["summary"]["already_present"]) == (2, 6)
@@ -163,6 +163,7 @@ async def test_no_error_shows_a_path_with_patient_data(held: Cli, tmp_path: Path
         ("x.dcm", "must contain {instance}"),
         ("{PatientID}{instance}", "put a letter or a dash"),
         ("{Foo}", "'Foo'"),
+        ("{PatientID}-{instance}-{Modality}", "{PatientID} and {Modality} must be on one side of {instance}"),
     ],
 )
 async def test_layouts_that_are_refused(held: Cli, tmp_path: Path, layout: str, words: str) -> None:
@@ -173,6 +174,14 @@ async def test_layouts_that_are_refused(held: Cli, tmp_path: Path, layout: str, 
     held.environment["POSTDICOM_URL"] = "http://127.0.0.1:1"  # where nobody is
     found = await held.here("download", "-f", "PatientID=*", "--to", tmp_path / "to", "--layout", layout)
     assert (found.code, found.error_line) == (2, ran.error_line)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only where there is /proc")
+async def test_a_folder_that_cannot_be_made(held: Cli) -> None:
+    ran = await held.here("download", "study", uid(1), "--to", "/proc/nowhere/to")
+    assert ran.code != 0
+    words = ("/proc/nowhere/to: no folder can be made there", "/proc cannot be written to")  # root, and others
+    assert ran.error_line.endswith(words)
 
 
 async def test_a_download_without_uids_says_which_it_needs(cli: Cli, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_each_host_has_an_entry_of_its_own(
 def test_a_missing_password_names_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "find_spec", lambda _name: None)
     monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(UsageError, match=r"keyring set postdicom-async USER@https://one\.example\)"):
+    with pytest.raises(UsageError, match=r"keyring set postdicom-async somebody@https://one\.example\)"):
         find_credentials("somebody", "https://one.example/dicom-web")
 
 

@@ -226,7 +226,10 @@ async def test_a_test_without_its_password(named: Cli) -> None:
     del named.environment["POSTDICOM_PASSWORD_HOSPITAL"]
     ran = await named.here("profiles", "test", "hospital")
     assert (ran.code, ran.out) == (2, "")
-    assert "no password for profile hospital: set POSTDICOM_PASSWORD_HOSPITAL" in ran.error_line
+    assert "no password for profile hospital: set POSTDICOM_PASSWORD_HOSPITAL, name its file (password_file), " in (
+        ran.error_line
+    )
+    assert "(keyring set postdicom-async demo@http://" in ran.error_line
 
 
 async def test_one_that_is_broken(named: Cli, config: Path) -> None:
@@ -248,7 +251,7 @@ async def test_a_file_of_a_password(cli: Cli, config: Path, embedded_archive: An
     file = cli.folder / "pw"
     add = ("profiles", "add", "hospital", "--url", embedded_archive.url, "-u", "demo", "--password-file", "pw")
     assert (await cli(*add)).code == 0
-    assert "password_file: there is no such file" in (await cli.here("profiles", "show", "hospital")).out
+    assert f"password_file: there is no such file ({file})" in (await cli.here("profiles", "show", "hospital")).out
     file.write_text("demo\n")
     file.chmod(0o644)
     ran = await cli.here(*SEARCH, "--profile", "hospital")

@@ -29,7 +29,7 @@ async def test_what_is_under_way_at_the_end_fails() -> None:
             await asyncio.sleep(0.05)
         with pytest.raises(OutcomeUnknown):
             await waiting
-        with pytest.raises(UsageError, match="the session is not open"):
+        with pytest.raises(UsageError, match="the session is closed"):
             await api.folders.create("Y")
         with pytest.raises(UsageError, match="opened already"):
             await api.__aenter__()

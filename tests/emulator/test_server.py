@@ -115,7 +115,8 @@ async def test_tokens_are_let_in_until_they_end() -> None:
         challenge = (await client.get(f"{archive.url}/studies")).headers["www-authenticate"]
         assert "Basic realm=" in challenge
         assert "Bearer realm=" in challenge
-    assert "token" not in repr(options)
+    assert repr(options) == "ArchiveOptions()"
+    assert repr(ArchiveOptions(max_page=7)) == "ArchiveOptions(max_page=7)"
 
 
 async def test_when_the_last_token_has_ended_nobody_is_let_in() -> None:

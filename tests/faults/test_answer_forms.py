@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,6 +15,7 @@ from postdicom_async import (
     NotFound,
     PostdicomError,
     ProtocolError,
+    Status,
     UsageError,
 )
 from tests.faults.archive import MemoryArchive, is_search, name_of, uids_of
@@ -342,6 +344,60 @@ async def test_a_layout_that_names_two_alike_loses_neither(connect: Connect, tmp
             await archive.download_study(STUDY, to=tmp_path, layout=lambda uids: f"{uids.series_instance_uid}.dcm")
 
 
+# Values that look like the name of another instance: with them on both sides of {instance} the names would be the same.
+COLLIDING = [
+    small_dicom("1.2.1", "1.2.1.1", "1.4", patient_id="A", patient_name="b-1.5-c"),
+    small_dicom("1.2.2", "1.2.2.1", "1.5", patient_id="A-1.4-b", patient_name="c"),
+]
+BOTH_SIDES = "{PatientID}-{instance}-{PatientName}.dcm"
+
+
+@pytest.mark.parametrize("layout", ["{PatientID}-{PatientName}-{instance}.dcm", "{instance}-{PatientID}-{PatientName}"])
+async def test_values_that_pretend_to_be_another_instance(connect: Connect, tmp_path: Path, layout: str) -> None:
+    async with FaultyServer(MemoryArchive(COLLIDING)) as server, connect(server.url) as archive:
+        for study in ("1.2.1", "1.2.2", "1.2.1"):
+            with pytest.raises(UsageError, match=r"on one side of \{instance\}"):
+                await archive.download_study(study, to=tmp_path, layout=BOTH_SIDES)
+            assert (await archive.download_study(study, to=tmp_path, layout=layout)).ok
+    assert sorted(files_below(tmp_path).values()) == sorted(COLLIDING)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "one by one"])
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("layout", ["a function", "values on both sides"])
+async def test_another_instance_of_that_name_is_not_replaced(
+    connect: Connect, tmp_path: Path, layout: str, listed: bool, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever gave two instances of two studies one name: one of them is there, and the other is not said to be."""
+    monkeypatch.setattr("postdicom_async.dicom.layout._check_apart", lambda _pieces: None)
+    told: list[str] = []
+    further = small_dicom("1.2.2", "1.2.2.1", "1.6", patient_id="B")
+    named = BOTH_SIDES if layout == "values on both sides" else lambda uids: uids[2].replace("1.5", "1.4")
+
+    async def download(archive: Any, study: str) -> Any:
+        arguments = {"layout": named, "compare_with_search": listed}
+        try:
+            return await archive.download_study(study, to=tmp_path, **arguments)
+        except IncompleteDownload as error:
+            told.append(str(error))
+            return error.report
+
+    async with FaultyServer(MemoryArchive([*COLLIDING, further])) as server, connect(server.url) as archive:
+        if at_once:
+            reports = await asyncio.gather(*(download(archive, study) for study in ("1.2.1", "1.2.2")))
+        else:
+            reports = [await download(archive, study) for study in ("1.2.1", "1.2.2")]
+    assert ["under the name of another instance's file" in words for words in told] == [True] * listed
+    saved = {one.uids for report in reports for one in report.saved}
+    assert {uids_of(file) for file in files_below(tmp_path).values()} == saved
+    assert len(saved) == 2
+    assert uids_of(further) in saved  # one that cannot have its name does not keep out the others
+    assert sorted(report.ok for report in reports) == [False, True]
+    (bad,) = (report for report in reports if not report.ok)
+    assert bad.refused == bad.counts[Status.REFUSED] > 0
+    assert bool(bad.missing) is listed
+
+
 async def test_a_count_that_agrees_saves_the_list(connect: Connect, tmp_path: Path) -> None:
     def fault(request: Request) -> Reply | None:
         if request.path != "/studies":
@@ -359,7 +415,7 @@ async def test_a_second_download_fetches_only_what_is_missing(connect: Connect, 
     async with FaultyServer(MemoryArchive(FILES)) as server, connect(server.url) as archive:
         await archive.download_study(STUDY, to=tmp_path)
         (tmp_path / name_of(FILES[1])).unlink()
-        (tmp_path / name_of(FILES[2])).write_bytes(FILES[0])
+        (tmp_path / name_of(FILES[2])).write_bytes(FILES[2][:-1])
         before = len(server.requests)
         report = await archive.download_study(STUDY, to=tmp_path)
         third = await archive.download_study(STUDY, to=tmp_path)

@@ -542,3 +542,10 @@ def test_the_synchronous_client() -> None:
 
     asyncio.run(serve(work))
     assert (endpoint.issued, endpoint.refused) == (3, 2)
+
+
+@pytest.mark.parametrize("scope", [3, ["a", 3], None])
+def test_a_scope_is_text(scope: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        ClientCredentials("https://login.example/token", "me", "s3cret", scope=scope)
+    assert caught.value.argument == "scope"

@@ -514,7 +514,7 @@ def test_keyring_keeps_and_forgets(file_keyring: FileKeyring, monkeypatch: pytes
 
 def test_nobody_to_ask(config: Path) -> None:
     written(config, HOSPITAL)
-    with pytest.raises(UsageError, match=r"set POSTDICOM_PASSWORD_HOSPITAL, .*USER@https://archive\.example\)"):
+    with pytest.raises(UsageError, match=r"set POSTDICOM_PASSWORD_HOSPITAL, .*alice@https://archive\.example\)"):
         profiles.open_profile("hospital")
     typed = profiles.credentials_of(profiles.load_profile("hospital"), ask=lambda prompt: prompt)
     assert typed == ("alice", "Password of alice for profile hospital: ")

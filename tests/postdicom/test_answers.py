@@ -160,6 +160,10 @@ def test_tag_content(body: str, items: list[Any]) -> None:
 def test_a_repr_shows_nothing() -> None:
     link = ShareLink({"Result": LINK, "SharePassword": "s3cret"}, "text")
     assert repr(link) == "ShareLink()"
+    uuid = "0b6a1c52-1111-4222-8333-444455556666"
+    assert repr(PatientOrder({"PatientOrderUuid": uuid, "PatientName": "X"})) == f"PatientOrder({uuid})"
+    assert repr(Folder({"FolderUuid": uuid, "FolderName": "X"})) == f"Folder({uuid})"
+    assert repr(Folder({"FolderUuid": "DOE^JANE"})) == "Folder()"
     assert repr([PatientOrder({"PatientName": "X"}), VendorAnswer()]) == "[PatientOrder(), VendorAnswer()]"
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from datetime import datetime
 from importlib import import_module
 from typing import Any
 
@@ -41,7 +42,6 @@ def logger() -> Any:
     """Give the library's logger, and take away what is added to it."""
     logger = logging.getLogger("postdicom_async")
     before = list(logger.handlers)
-    logger.setLevel(logging.DEBUG)
     yield logger
     logger.handlers[:] = before
     logger.setLevel(logging.NOTSET)
@@ -54,6 +54,7 @@ async def test_lines_of_json(logger: logging.Logger) -> None:
         await archive.upload(FILES)
     (line,) = made["handler"].stream.getvalue().splitlines()
     found = json.loads(line)
+    assert datetime.fromisoformat(found["time"]).tzinfo is not None
     assert (found["level"], found["operation"], found["status"]) == ("DEBUG", "store instances", 200)
     assert found["sent"] == len(server.requests[0].body)
 
@@ -63,6 +64,9 @@ async def test_what_prometheus_reads() -> None:
     async with FaultyServer(MemoryArchive()) as server, DicomWeb(server.url, settings=made["settings"]) as archive:
         await archive.upload(FILES)
     lines = made["metrics"].text().splitlines()
+    types = [line for line in lines if line.startswith("#")]
+    assert types.count("# TYPE postdicom_requests_total counter") == 1
+    assert len(types) == len(set(types)) == 5
     assert 'postdicom_requests_total{operation="store instances",status="200"} 1' in lines
     assert 'postdicom_instances_total{operation="upload",status="stored"} 2' in lines
     sent = len(server.requests[0].body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postdicom_async import DicomWeb
 from postdicom_async.dicomweb.dialects import DIALECTS, DICOMWEB, POSTDICOM, Dialect, Route
 from postdicom_async.errors import UsageError
 
@@ -60,6 +62,11 @@ def test_every_dialect_names_what_there_is(dialect: Dialect) -> None:
         path = dialect.path(route, **dict.fromkeys(UIDS, "1/2?3&4=5"))
         assert "1/2" not in path
         assert path.count("/") == template.count("/")
+
+
+def test_a_signature_can_be_read() -> None:
+    assert len(str(inspect.signature(DicomWeb))) < 500
+    assert repr(DICOMWEB) == "<Dialect dicomweb>"
 
 
 def test_the_tables_are_complete() -> None:

@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from postdicom_async.disk import folder as folder_module
-from postdicom_async.disk.folder import SafeFolder
+from postdicom_async.disk.folder import NameTaken, SafeFolder
 from postdicom_async.errors import LocalFileError
 from postdicom_async.results import InstanceUids
 from tests.support.dicom_files import small_dicom, uid
@@ -245,6 +247,16 @@ class Failing:
 
         monkeypatch.setattr(os, call, failing)
 
+    @staticmethod
+    def at_once(code: int) -> Callable[..., Any]:
+        """Return a function that fails; it closes the descriptor that it is given."""
+
+        def failing(descriptor: int, **_: Any) -> Any:
+            os.close(descriptor)
+            raise OSError(code, os.strerror(code))
+
+        return failing
+
 
 def problem_of_writing(folder: SafeFolder, name: tuple[str, ...]) -> LocalFileError | None:
     try:
@@ -404,6 +416,92 @@ def test_holds_what_it_says_it_is(guarded: bool, tmp_path: Path) -> None:
         assert not folder.holds(("no", "folder", "x"), UIDS)
     assert files_below(tmp_path) == ["/".join(NAME)]
     assert not (tmp_path / "no").exists()
+
+
+OTHERS = UIDS._replace(study_instance_uid="9", sop_instance_uid="9.9")
+
+
+def save_as(folder: SafeFolder, name: tuple[str, ...], uids: InstanceUids) -> None:
+    partial = folder.create(name, uids)
+    try:
+        partial.write([small_dicom(*uids)])
+        partial.commit()
+    finally:
+        partial.discard()
+
+
+@pytest.mark.parametrize("there", [small_dicom(), small_dicom()[:-1]], ids=["whole", "cut off"])
+def test_another_instance_is_never_replaced(guarded: bool, tmp_path: Path, there: bytes) -> None:
+    with Opened(tmp_path) as folder:
+        folder.has_private_names = True
+        folder.save(NAME, [there])
+        for _ in range(2):
+            with pytest.raises(NameTaken, match="a file of its name holds another instance") as caught:
+                save_as(folder, NAME, OTHERS)
+        assert NAME[-1] not in str(caught.value)
+        assert files_below(tmp_path) == ["/".join(NAME)]
+        assert tmp_path.joinpath(*NAME).read_bytes() == there
+        save_as(folder, NAME, UIDS)
+        assert folder.holds(NAME, UIDS)
+
+
+@pytest.mark.parametrize("there", [b"", b"x", small_dicom()[:200], bytes(200_000)])
+def test_what_is_no_instance_is_replaced(guarded: bool, tmp_path: Path, there: bytes) -> None:
+    with Opened(tmp_path) as folder:
+        folder.save(NAME, [there])
+        save_as(folder, NAME, OTHERS)
+        assert folder.holds(NAME, OTHERS)
+
+
+def test_what_cannot_be_looked_into_is_not_replaced(guarded: bool, tmp_path: Path, monkeypatch: Any) -> None:
+    with Opened(tmp_path) as folder:
+        folder.save(NAME, [b"x"])
+        with monkeypatch.context() as patched:
+            patched.setattr(folder_module, "_header_in", Failing.at_once(errno.EIO))
+            with pytest.raises(LocalFileError, match="the disk failed"):
+                save_as(folder, NAME, OTHERS)
+    assert tmp_path.joinpath(*NAME).read_bytes() == b"x"
+
+
+def test_links_and_pipes_of_the_name_are_replaced(guarded: bool, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(small_dicom())
+    with Opened(tmp_path / "to") as folder:
+        (tmp_path / "to" / "link").symlink_to(tmp_path / "victim")
+        os.mkfifo(tmp_path / "to" / "pipe")
+        for name in ("link", "pipe"):
+            save_as(folder, (name,), OTHERS)
+            assert folder.holds((name,), OTHERS)
+    assert (tmp_path / "victim").read_bytes() == small_dicom()
+
+
+def test_of_two_downloads_that_end_at_once_one_has_the_name(
+    guarded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins to commit when the first has found that nothing is there, but has not taken the name."""
+    looked = folder_module._Directory.holds_another
+    outcomes: list[bool] = []
+    with Opened(tmp_path) as mine, Opened(tmp_path) as others:
+
+        def second() -> None:
+            with suppress(NameTaken):
+                save_as(others, NAME, OTHERS)
+                outcomes.append(True)
+
+        thread = Thread(target=second)
+
+        def looking(*arguments: Any) -> bool:
+            found = looked(*arguments)
+            if thread.ident is None:
+                thread.start()
+                thread.join(0.2)  # it waits for this one; if it did not, it would be done by then
+            return found
+
+        monkeypatch.setattr(folder_module._Directory, "holds_another", looking)
+        save_as(mine, NAME, UIDS)
+        thread.join()
+        assert outcomes == []
+        assert mine.holds(NAME, UIDS)
+    assert files_below(tmp_path) == ["/".join(NAME)]
 
 
 @pytest.mark.parametrize("data", [b"", b"x", small_dicom()[:200], small_dicom()[:-1], bytes(200_000)])

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from postdicom_async.dicom.layout import (
@@ -261,6 +261,9 @@ def test_a_name_of_text_in_another_script() -> None:
         ("{PatientID}{instance}", "between {PatientID} and {instance}"),
         ("{instance}.{SeriesNumber}", "between {instance} and {SeriesNumber}"),
         ("{study}-{series}-{instance}-{PatientID}", "may be too long"),
+        ("{PatientID}-{study}.{instance}", "between {study} and {instance}"),
+        ("{PatientID}-{instance}-{Modality}", "{PatientID} and {Modality} must be on one side of {instance}"),
+        ("x/{StudyID}-{instance}-{instance}-{Modality}", "one side of {instance}, or have a folder of their own"),
         ("{PatientID}/{instance", "braces"),
     ],
 )
@@ -300,6 +303,71 @@ def test_whatever_the_values_are_the_name_is_a_file_of_that_folder(values: dict[
     assert matches[-1] is not None
     assert matches[-1]["instance"] == "1.2.3.4"
     assert all(matches)
+
+
+# Any template of one component with values, and what someone writes into a header who wants another's name.
+FIELDS_OF_ONE = st.sampled_from(["series", "study", "instance", "Modality", ""]).flatmap(
+    lambda more: st.permutations([field for field in ("instance", "PatientID", "SeriesDescription", more) if field])
+)
+BETWEEN = st.lists(st.sampled_from(["-", "x", "-1", "1-", ".", ""]), min_size=4, max_size=4)
+PRETENDING = st.lists(st.sampled_from(["1.2", "1.4", "1.5", ".", "-", "_", " ", "x", "com"]), max_size=6).map("".join)
+SOME_UIDS = st.sampled_from(["1.2", "1.4", "1.5", "1.2.1.4", "1"])
+
+
+@example(["PatientID", "instance"], ["."], "", [(UIDS, "x", "x")])
+@example(["PatientID", "instance", "SeriesDescription"], ["-", "-"], "", [(UIDS, "x", "1.5-x")])
+@given(
+    FIELDS_OF_ONE,
+    BETWEEN,
+    st.sampled_from(["", ".dcm", "-1.4", ".5"]),
+    st.lists(st.tuples(st.builds(InstanceUids, SOME_UIDS, SOME_UIDS, SOME_UIDS), PRETENDING, PRETENDING), min_size=2),
+)
+def test_the_uid_of_the_instance_can_be_read_back_whatever_the_values_are(
+    fields: list[str], between: list[str], end: str, instances: list[tuple[InstanceUids, str, str]]
+) -> None:
+    first, *others = (f"{{{field}}}" for field in fields)
+    template = first + "".join(text + field for text, field in zip(between, others, strict=False)) + end
+    try:
+        naming = naming_of(template)
+    except UsageError:
+        return
+    owners: dict[str, str] = {}
+    for uids, patient, other in instances:
+        values = {TAG["PatientID"]: patient, TAG["SeriesDescription"]: other, TAG["Modality"]: other}
+        try:
+            (name,) = naming.name(uids, {tag: text.encode() for tag, text in values.items()})
+        except UsageError:
+            continue  # it would begin with a dot, or end with one
+        assert owners.setdefault(name, uids.sop_instance_uid) == uids.sop_instance_uid
+        (pattern,) = patterns_of(template, uids.study_instance_uid, None)
+        match = pattern.fullmatch(name)
+        assert match is not None
+        assert match["instance"] == uids.sop_instance_uid
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "instance"),
+    [
+        ("{PatientID}-{series}-{Modality} {instance}.dcm", "-1.5- x-1.2.3-y 1.4.dcm", "1.4"),
+        ("{study}_{instance}_{PatientID}_{series}_{Modality}", "1.2_1.4_1.5_1.6_1.7_1.8", "1.4"),
+        ("{instance}-{PatientID}-{instance}", "1.4-1.5-1.4", "1.4"),
+        ("{instance}-{PatientID}-{instance}", "1.4-1.5-1.6", None),
+        ("{series}.{series}-{PatientID}-{instance}", "1.1.1.1-x-1.4", "1.4"),
+        ("{study}-{PatientID}-{instance}", "1.3-x-1.4", None),
+    ],
+)
+def test_the_uid_in_a_name_that_lies_there(template: str, name: str, instance: str | None) -> None:
+    match = patterns_of(template, "1.2", None)[0].fullmatch(name)
+    assert (match and match["instance"]) == instance
+
+
+def test_a_long_name_that_is_none_of_them_is_soon_told() -> None:
+    """With a wildcard for each field this took longer than anyone lives."""
+    many = "-".join(f"{{{field}}}" for field in HEADER_FIELDS)
+    name = "a" + "-a" * 124
+    for template in (f"{many}-{{instance}}.dcm", f"{{instance}}-{many}.dcm", f"{many}.x/{{instance}}"):
+        assert not patterns_of(template, "1.2", None)[0].fullmatch(name + ".dcm")
+    assert not patterns_of("{series}-{series}.{instance}.dcm/x", "1.2", None)[0].fullmatch("1." * 120 + "-")
 
 
 def test_a_value_that_slipped_through_would_be_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

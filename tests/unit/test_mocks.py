@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 import respx
 
-from postdicom_async import DicomWeb, NotFound
+from postdicom_async import DicomWeb, NotFound, UsageError
 from tests.support.dicom_files import small_dicom
 
 URL = "https://archive.example/dicom-web"
@@ -52,3 +54,24 @@ async def test_a_router_of_respx_alone() -> None:
 def test_without_a_transport_no_mock_would_see_a_request() -> None:
     assert DicomWeb(URL).transport_name == "aiohttp"
     assert DicomWeb(URL, transport=httpx.AsyncHTTPTransport()).transport_name == "custom"
+
+
+async def test_results_say_how_they_are_read() -> None:
+    found: Any = DicomWeb("https://archive.example").search_for_studies()
+    with pytest.raises(UsageError, match=r"await results\.all"):
+        await found
+    with pytest.raises(UsageError, match="async for"):
+        list(found)
+
+
+async def test_never_opened_and_closed_are_told_apart() -> None:
+    archive = DicomWeb("https://archive.example", transport=httpx.MockTransport(lambda _: httpx.Response(204)))
+    with pytest.raises(UsageError, match="not open; use it inside 'async with'"):
+        await archive.search_for_studies().all()
+    async with archive:
+        copied = archive.with_options(fsync=False)
+    for closed in (archive, copied):
+        with pytest.raises(UsageError, match="closed: its 'async with' has ended"):
+            await closed.search_for_studies().all()
+    async with archive:
+        assert await archive.search_for_studies().all() == []

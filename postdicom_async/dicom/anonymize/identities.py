@@ -30,6 +30,9 @@ ISSUER: Final = TAG["IssuerOfPatientID"]
 ISSUED_BY: Final = (ISSUER, TAG["IssuerOfPatientIDQualifiersSequence"])
 """The elements that say who issued a Patient ID: Issuer of Patient ID, and its qualifiers."""
 
+NOT_IN_TABLE: Final = "its patient is not in the table of patients"
+"""Why a source of a patient without a row is not sent."""
+
 _APART: Final = "\x1f"  # joins values into one text, smaller than a tuple; no VR allows it
 _ID_CHARACTERS: Final = 20
 LONGEST_LINE: Final = 1 << 20
@@ -169,7 +172,7 @@ class PatientRows:
         """
         values = self._rows.get(_key(patient, by_issuer=self.by_issuer))
         if values is None:
-            raise DicomProblem("its patient is not in the table of patients")
+            raise DicomProblem(NOT_IN_TABLE)
         pairs = zip(self.columns, values.split(_APART), strict=True)
         return {tag: action_of(value, insert=True) for tag, value in pairs}
 

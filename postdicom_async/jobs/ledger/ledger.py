@@ -325,7 +325,7 @@ class Writer:
             LedgerLocked: another process has it.
         """
         if not self._lock.take():
-            raise LedgerLocked("another process runs this job")
+            raise LedgerLocked("this process or another runs this job already")
 
     def connect(self) -> Book:
         """Connect to the file, which has been checked."""

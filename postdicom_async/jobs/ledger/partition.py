@@ -248,7 +248,7 @@ def _held(path: Path, *, to_merge: bool = False) -> Iterator[sqlite3.Connection]
     if not path.parent.is_dir():
         raise LedgerUnusable("there is no such ledger")
     if not lock.take():
-        raise LedgerLocked("another process runs this job")
+        raise LedgerLocked("this process or another runs this job already")
     try:
         examine(path, to_merge=to_merge)
         with closing(connected(path, "rw")) as database:
