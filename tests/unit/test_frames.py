@@ -346,6 +346,21 @@ async def test_nothing_is_asked_for_a_column_that_is_none() -> None:
     assert asked.times == 0
 
 
+async def test_a_column_that_no_result_has_is_told() -> None:
+    columns = ["StudyInstanceUID", "SliceLocation", "00100010"]
+    async with Asked(study(1), study(2)).archive() as archive:
+        results = archive.search_for_studies()
+        assert (await results.to_pandas(columns=columns))["SliceLocation"].isna().all()
+        assert results.warnings == ["no result has SliceLocation: ask for it with fields= of the search"]
+        unasked = archive.search_for_studies()
+        await unasked.to_pandas()
+        assert not unasked.warnings
+    async with Asked().archive() as archive:
+        nothing = archive.search_for_studies()
+        await nothing.to_pandas(columns=columns)
+        assert not nothing.warnings
+
+
 async def test_what_is_left_out_is_told() -> None:
     wrong = {"00080020": {"vr": "DA", "Value": [CANARY]}, "00100020": {"vr": "LO", "Value": ["A", "B"]}}
     async with Asked(study(1, **wrong)).archive() as archive:
