@@ -137,7 +137,9 @@ def _frame_of(outcomes: Sequence[Outcome], *, without_size: int = 0) -> DataFram
     )
 
 
-def _page_of(verdict: str, counts: Mapping[Status, int], troubled: Sequence[Outcome], troubles: int) -> str:
+def _page_of(
+    verdict: str, counts: Mapping[Status, int], troubled: Sequence[Outcome], troubles: int, note: str = ""
+) -> str:
     """Return a report for a notebook: nothing of it is private, and no path is in it."""
     rows = [[status.value, f"{number:,}"] for status, number in counts.items()]
     parts: list[Html] = [element("p", verdict), table(["status", "instances"], rows)]
@@ -145,6 +147,8 @@ def _page_of(verdict: str, counts: Mapping[Status, int], troubled: Sequence[Outc
         lines = [[one.status.value, one.uids[2] if one.uids else "", one.reason or ""] for one in troubled[:_SHOWN]]
         headings = ["status", "SOP Instance UID", "reason"]
         parts.append(table(headings, lines, caption="What needs attention", of=troubles))
+        if note:
+            parts.append(element("p", "Which files they are: ", element("code", note)))
     return joined(*parts)
 
 
@@ -212,7 +216,8 @@ class UploadReport:
         troubles = sum(number for status, number in self.counts.items() if status not in _ACCEPTABLE)
         verdict = "Everything is in the archive" if self.ok else f"{troubles:,} need attention"
         moved = _amount(self.bytes_sent, self.seconds)
-        return _page_of(f"Upload of {self.total:,}: {verdict}. {moved}.", self.counts, self.failures, troubles)
+        page = f"Upload of {self.total:,}: {verdict}. {moved}."
+        return _page_of(page, self.counts, self.failures, troubles, 'report.to_pandas()["where"]')
 
 
 ListingCheck: TypeAlias = Literal["compared", "counted", "unavailable", "not asked"]

@@ -22,7 +22,6 @@ from postdicom_async import UsageError, profiles
 from postdicom_async.cli import output
 from postdicom_async.cli.options import PANEL, Assumed, typed_options
 from postdicom_async.cli.paths import given_path
-from postdicom_async.http.endpoint import place_of
 
 if TYPE_CHECKING:
     from postdicom_async import CloudApi, DicomWeb, PostDicom, Settings
@@ -296,6 +295,8 @@ class PostdicomOptions(_DicomwebOptions):
 
     def identity(self) -> tuple[str, ...]:
         """Return what tells this account from others, once the client could be made."""
+        from postdicom_async.http.endpoint import place_of
+
         profile = self.archive(DialectName.POSTDICOM)
         return "dicomweb", place_of(profile.url), profile.username
 
@@ -383,6 +384,8 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
 
     def identity(self) -> tuple[str, ...]:
         """Return what tells this account from others, once the client could be made. **Secret**: its key is in it."""
+        from postdicom_async.http.endpoint import place_of
+
         profile, _ = self._found
         return "cloud", place_of(profile.router_url), profile.username, self._keys[1]
 

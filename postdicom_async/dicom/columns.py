@@ -87,6 +87,8 @@ class TableOfResults:
         self._values: dict[str, list[Any]] = {}
         self._unread: Counter[str] = Counter()
         self._more: Counter[str] = Counter()
+        self._absent: set[str] = set()  # tags asked for that no result had so far
+        self._any = False
         self._texts: dict[str, str] = {}  # one object for a text that all results have
         for name in always if names is None else _listed(names):
             tag = f"{checked_tag(name, 'columns'):08X}"
@@ -94,6 +96,8 @@ class TableOfResults:
                 raise UsageError(f"{name} is a sequence or bytes, which a table does not show", argument="columns")
             self._begin(tag)
         self._first = list(self._columns)
+        if not self._all:
+            self._absent.update(self._first)
 
     @property
     def order(self) -> list[str]:
@@ -109,7 +113,9 @@ class TableOfResults:
         for tag, values in self._values.items():
             found = values_of(item, tag)
             values.append(self._cell(self._columns[tag], found) if found else None)
+        self._absent.difference_update(item)
         self.rows += 1
+        self._any = True
 
     def take(self) -> Mapping[str, ColumnValues]:
         """Return the rows as columns, and keep none."""
@@ -122,13 +128,15 @@ class TableOfResults:
         return taken
 
     def warnings(self) -> list[str]:
-        """Return what the columns do not show, a line each, without any value."""
+        """Return what the columns do not show, and those asked for that no result had: a line each, without values."""
         unread = [f"column {name}: values that cannot be read: {number}" for name, number in self._unread.items()]
         more = [
             f"column {name}: results with several values, of which the first is shown: {number}"
             for name, number in self._more.items()
         ]
-        return unread + more
+        absent = [self._columns[tag].name for tag in self._first if tag in self._absent and self._any]
+        asked = [f"no result has {name}: ask for it with fields= of the search" for name in absent]
+        return unread + more + asked
 
     def _begin(self, tag: str) -> None:
         self._seen.add(tag)

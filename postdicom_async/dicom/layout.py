@@ -97,11 +97,12 @@ def naming_of(layout: Layout) -> Naming:
         UsageError: as `relative_names`; or the names could be too long, or that of two instances the same.
     """
     parsed = _parsed(layout) if isinstance(layout, str) else []
+    if isinstance(layout, str):
+        _check_fields(layout, _FIELDS.union(HEADER_FIELDS))  # all of them, so that an error names all
     named = {field for pieces in parsed for _, field in pieces if field in HEADER_FIELDS}
     if not isinstance(layout, str) or not named:
         by_uids = relative_names(layout)
         return Naming(frozenset(), lambda uids, _values: by_uids(uids))
-    _check_fields(layout, _FIELDS.union(HEADER_FIELDS))
     _checked(layout.format_map(dict.fromkeys((*_FIELDS, *HEADER_FIELDS), "1")))
     tags = {field: TAG[field] for field in named}
     for pieces in parsed:

@@ -33,6 +33,8 @@ _LONGEST_LINE: Final = 256
 _FLAGS: Final = (
     os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 )
+_open_here: Final[set[tuple[int, int, int]]] = set()
+"""Process, device and inode of the maps that are open, for the words of an error alone; the lock is the file's."""
 
 
 @public_face
@@ -53,13 +55,14 @@ class UidMap:
 
         Raises:
             UsageError: it is not a path, others can read the file, or it is not such a map.
-            LocalFileError: it cannot be opened, or another process writes it.
+            LocalFileError: it cannot be opened, another process writes it, or this one has it open already.
         """
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._written = self._synced = 0
         self._recent: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._file = -1
+        self._which: tuple[int, int, int] | None = None
         place = path_of(path)
         with explained(_WHAT):
             self._file = os.open(place, _FLAGS | os.O_CREAT, 0o600)
@@ -89,6 +92,8 @@ class UidMap:
         """Close the file; every line in it is durable."""
         with self._sync_lock, self._lock:
             if self._file >= 0:
+                if self._which is not None:
+                    _open_here.discard(self._which)
                 os.close(self._file)
             self._file = -1
 
@@ -143,8 +148,12 @@ class UidMap:
             raise UsageError(f"{_WHAT}: give the path of a file")
         if os.name == "posix" and status.st_mode & 0o077:
             raise UsageError(f"{_WHAT}: others can read it; run chmod 600 on it")
+        which = (os.getpid(), status.st_dev, status.st_ino)
         if not locked(self._file):
-            raise LocalFileError(f"{_WHAT}: another process writes it")
+            here = "this process has it open already: close it, or use it in `with`"
+            raise LocalFileError(f"{_WHAT}: {here if which in _open_here else 'another process writes it'}")
+        self._which = which
+        _open_here.add(which)
         end = os.fstat(self._file).st_size
         if self._read(0, len(_HEADER)) != _HEADER[:end]:
             raise UsageError(f"{_WHAT}: there is another file in its place")

@@ -7,7 +7,16 @@ iterable is never collected into a list, and a stream is read when its turn come
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -57,6 +66,7 @@ What another end of a job yields has been identified there, and is passed on as 
 _FILES_A_HOP = 32  # files read in one call to a thread: a call costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # bytes in memory drawn from the caller's iterator in one call to a thread
 _OPEN_FILE = "an open file: give its path, or open it with aiofiles"
+_TABLE = 'a table: give its column of paths, such as frame["path"]'
 _PATHS_ONLY = "give paths, or an iterable of them"
 
 
@@ -175,9 +185,17 @@ def _as_iterable(sources: object) -> Iterable[Source]:
         return [sources]
     if hasattr(sources, "read"):
         raise UsageError(_OPEN_FILE, argument="sources")
+    if _is_table(sources):
+        raise UsageError(_TABLE, argument="sources")
     if not isinstance(sources, Iterable):
         raise UsageError("give paths, bytes, data sets, streams, or an iterable of them", argument="sources")
     return sources
+
+
+def _is_table(sources: object) -> bool:
+    """Return whether iterating would give the names of columns: a data frame, or a mapping with keys of text."""
+    named = isinstance(sources, Mapping) and any(isinstance(key, str) for key in sources)
+    return named or hasattr(sources, "columns")
 
 
 def _is_single(source: object) -> TypeGuard[Source]:

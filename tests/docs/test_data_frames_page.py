@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from postdicom_async import DicomWeb
+from postdicom_async.dicom.anonymize.identities import Patient
 from postdicom_async.dicom.columns import column_of
 from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.emulator import EmbeddedArchive
@@ -67,3 +68,15 @@ def test_the_types_are_those_of_the_columns() -> None:
         column = column_of(JSON_TAG[keyword])
         assert column is not None
         assert column.kind == kind
+
+
+async def test_patients_from_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "hospital_id,age,study_id,alias\n0042,7,S-1,STUDY^ONE\n43,8,S-2,\n"
+    Path("study.csv").write_text(text, encoding="utf-8")
+    (block,) = (one for one in blocks_of("python") if "import pandas" in one.text and "anonymise" in one.page)
+    names: dict[str, Any] = {}
+    await run(block.text, names)
+    table = names["rules"].patients
+    assert {action.text for action in table.values_of(Patient("0042")).values()} == {"S-1", "STUDY^ONE"}
+    assert {action.text for action in table.values_of(Patient("43")).values()} == {"S-2", ""}

@@ -56,7 +56,9 @@ async def test_every_cell_runs_again_and_nothing_warns(
     shown = [output.data for cell in cells for output in cell.outputs]
     assert "Everything is in the archive" in shown[0]["text/html"]
     assert any("image/png" in data for data in shown)
-    assert "column PatientBirthDate: values that cannot be read: 1" in shown[2]["text/plain"]
+    assert "1 need attention" in shown[1]["text/html"]
+    assert "broken.dcm" in shown[2]["text/plain"]
+    assert "column PatientBirthDate: values that cannot be read: 1" in shown[4]["text/plain"]
     everything = str(outputs)
     assert not [name for name in NAMES if name in everything]
     assert not [path for path in (str(tmp_path), os.sep + "samples") if path in everything]

@@ -15,6 +15,7 @@ import unicodedata
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pydicom
 import pytest
 from hypothesis import given
@@ -246,6 +247,17 @@ def test_mistakes_name_line_and_column_and_never_a_value(lines: list[Any], messa
     watch.assert_clean()
 
 
+@pytest.mark.parametrize("lines", [{"PatientID": ["1"]}, ["PatientID,PatientName\n"], b"PatientID,PatientName\n1,A", 7])
+def test_what_is_no_lines_of_bytes(lines: Any) -> None:
+    with pytest.raises(UsageError, match=r"^patients: give lines of bytes, or use from_csv$"):
+        PatientTable(lines)
+
+
+def test_a_data_frame() -> None:
+    with pytest.raises(UsageError, match=r"^patients: give lines of bytes, or use from_csv$"):
+        PatientTable(pd.DataFrame({"PatientID": ["1"], "PatientName": ["A"]}))
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     watch = CanaryWatch()
     with pytest.raises(LocalFileError, match="the table of patients: does not exist") as caught:
@@ -322,6 +334,7 @@ def test_no_patient_shows(tmp_path: Path) -> None:
     bad = to.file(to.element(ID, "LO", P_ID), to.element(NAME, "PN", P_NAME))[:-20]
     watch.feed(result_of(bad, rules))
     watch.assert_clean()
+    assert repr(Anonymization(patient_ids="keyed")) == "Anonymization(0 rules, sequences, patient_ids)"
     assert repr(rows) == "PatientTable(1 patients: 00100020, 00100010)"
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,21 @@ async def test_nothing_is_asked_for_a_column_that_is_none() -> None:
     assert asked.times == 0
 
 
+async def test_a_column_that_no_result_has_is_told() -> None:
+    columns = ["StudyInstanceUID", "SliceLocation", "00100010"]
+    async with Asked(study(1), study(2)).archive() as archive:
+        results = archive.search_for_studies()
+        assert (await results.to_pandas(columns=columns))["SliceLocation"].isna().all()
+        assert results.warnings == ["no result has SliceLocation: ask for it with fields= of the search"]
+        unasked = archive.search_for_studies()
+        await unasked.to_pandas()
+        assert not unasked.warnings
+    async with Asked().archive() as archive:
+        nothing = archive.search_for_studies()
+        await nothing.to_pandas(columns=columns)
+        assert not nothing.warnings
+
+
 async def test_what_is_left_out_is_told() -> None:
     wrong = {"00080020": {"vr": "DA", "Value": [CANARY]}, "00100020": {"vr": "LO", "Value": ["A", "B"]}}
     async with Asked(study(1, **wrong)).archive() as archive:
@@ -441,10 +457,13 @@ def test_an_upload_report() -> None:
     shown = page(report)
     assert "1 need attention" in shown
     assert "no room &lt;script&gt;" in shown
+    which = escape('report.to_pandas()["where"]')
+    assert f"Which files they are: <code>{which}</code>" in shown.split("</table>")[-1]
     assert CANARY not in shown
     empty = UploadReport((), {}, 0, 0.0)
     assert empty.to_pandas().dtypes.equals(frame.dtypes)
     assert "Everything is in the archive" in page(empty)
+    assert "Which files" not in page(empty)
 
 
 def test_a_report_shows_a_few_of_what_needs_attention() -> None:

@@ -257,6 +257,7 @@ def test_a_name_of_text_in_another_script() -> None:
         ("{PatientID}", "must contain {instance}"),
         ("{PatientID}/{instance!r}", "without ':' or '!'"),
         ("{PatientAge}/{instance}", "unknown field 'PatientAge'; there are {study}"),
+        ("{study}/{sop}", "unknown field 'sop'; there are {study}, {series}, {instance}, {AccessionNumber}, "),
         ("../{PatientID}/{instance}", "cannot be part"),
         ("{PatientID}{instance}", "between {PatientID} and {instance}"),
         ("{instance}.{SeriesNumber}", "between {instance} and {SeriesNumber}"),

@@ -10,6 +10,7 @@ from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -535,3 +536,14 @@ async def test_a_data_set_that_is_not_valid_is_not_quoted(caplog: pytest.LogCapt
         found = await found_in([dataset])
     assert summary(found) == [("data set 1", "usable")]
     assert "CANARY" not in caplog.text
+
+
+async def test_a_table_is_no_list_of_paths(tmp_path: Path) -> None:
+    """Going through one gives the names of its columns."""
+    path = tmp_path / "1.dcm"
+    path.write_bytes(small_dicom())
+    frame = pd.DataFrame({"path": [str(path)]})
+    for table in (frame, {"path": [str(path)]}):
+        with pytest.raises(UsageError, match=r'^sources: a table: give its column of paths, such as frame\["path"\]$'):
+            await found_in(table)
+    assert [one.label for one in await found_in(frame["path"]) if isinstance(one, Usable)] == [str(path)]

@@ -181,10 +181,16 @@ def test_a_sync_that_fails_sends_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         uids.record(*pair(1))
 
 
-def test_another_process_writes_it(tmp_path: Path) -> None:
+def test_another_process_or_this_one_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "uids.csv"
-    with UidMap(path), pytest.raises(LocalFileError, match="the map of UIDs: another process writes it"):
-        UidMap(path)
+    program = "import sys; from postdicom_async import UidMap; UidMap(sys.argv[1])"
+    with UidMap(path):
+        with pytest.raises(LocalFileError, match="the map of UIDs: this process has it open already: close it, or use"):
+            UidMap(path)
+        ran = subprocess.run(
+            [sys.executable, "-c", program, str(path)], check=False, capture_output=True, text=True, timeout=60
+        )
+    assert ran.stderr.endswith("the map of UIDs: another process writes it\n")
     with UidMap(path) as uids:
         uids.close()
         with pytest.raises(LocalFileError, match="closed"):

@@ -140,7 +140,7 @@ class Anonymization:
 
     def __repr__(self) -> str:
         """Show how much is changed, but no values: the replacement of a name may be a name."""
-        flags = [name for name in _FLAGS if getattr(self, name)]
+        flags = [name for name in (*_FLAGS, "patient_ids") if getattr(self, name)]
         return f"Anonymization({', '.join([f'{len(self._exact)} rules', *flags])})"
 
     # --- for other machines, and for continuing later ---------------------------------------------------------------

@@ -37,6 +37,7 @@ _APART: Final = "\x1f"  # joins values into one text, smaller than a tuple; no V
 _ID_CHARACTERS: Final = 20
 LONGEST_LINE: Final = 1 << 20
 """Bytes of a line of a table, with its line break."""
+_LINES: Final = "give lines of bytes, or use from_csv"
 _SPACES: Final = " \0\t\r\n\f"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
@@ -190,6 +191,8 @@ class _TableReader:
     """
 
     def __init__(self, lines: Iterable[bytes]) -> None:
+        if not isinstance(lines, Iterable):
+            raise UsageError(_LINES, argument="patients")
         self._lines = iter(lines)
         self._line = 0
         first = next(self._texts(), "").removeprefix("\ufeff")
@@ -257,6 +260,8 @@ class _TableReader:
     def _texts(self) -> Iterator[str]:
         for line in self._lines:
             self._line += 1
+            if not isinstance(line, bytes | bytearray):  # of a data frame, the names of its columns
+                raise UsageError(_LINES, argument="patients")
             if len(line) > LONGEST_LINE:
                 raise self.problem("a very long line")
             text = line.decode("utf-8", "surrogateescape")
