@@ -115,13 +115,7 @@ class Results(Generic[_T]):
                     yield await self._converted(page.pop(), turns, ready)
                     await turns()
 
-    if not TYPE_CHECKING:  # a type checker refuses both by itself
-
-        def __await__(self) -> NoReturn:
-            """Say what to await."""
-            raise UsageError(
-                "results are not awaited as they are: 'await results.all()', or 'async for one in results'"
-            )
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
 
         def __iter__(self) -> NoReturn:
             """Say how to iterate."""
