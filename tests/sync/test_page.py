@@ -35,4 +35,4 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert names["rendered"].media_type == "image/jpeg"
     assert names["study_uid"] == STUDY
     assert names["region"].size == (256, 256)
-    assert capsys.readouterr().out.split()[-3:] == ["True", "2", "404"]
+    assert capsys.readouterr().out.split()[-4:] == ["True", "2", "[]", "404"]
