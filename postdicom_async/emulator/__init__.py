@@ -11,11 +11,11 @@ try:
     from postdicom_async.emulator.app import create_app
     from postdicom_async.emulator.context import ArchiveLimits, ArchiveOptions
     from postdicom_async.emulator.server import EmbeddedArchive, archive_in_thread, serve
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in ("multipart", "starlette", "uvicorn"):
+except ModuleNotFoundError as _missing:
+    if (_missing.name or "").partition(".")[0] not in ("multipart", "starlette", "uvicorn"):
         raise
     # Of this kind, so that tests can skip what needs it (pytest.importorskip).
-    hint = 'the embedded archive needs the extra "server": pip install "postdicom-async[server]"'
-    raise ModuleNotFoundError(hint, name=error.name) from None
+    _HINT = 'the embedded archive needs the extra "server": pip install "postdicom-async[server]"'
+    raise ModuleNotFoundError(_HINT, name=_missing.name) from None
 
 __all__ = ["ArchiveLimits", "ArchiveOptions", "EmbeddedArchive", "archive_in_thread", "create_app", "serve"]
