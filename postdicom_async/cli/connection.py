@@ -295,10 +295,8 @@ class PostdicomOptions(_DicomwebOptions):
 
     def identity(self) -> tuple[str, ...]:
         """Return what tells this account from others, once the client could be made."""
-        from postdicom_async.http.endpoint import place_of
-
         profile = self.archive(DialectName.POSTDICOM)
-        return "dicomweb", place_of(profile.url), profile.username
+        return "dicomweb", profiles.address_of(profile), profile.username
 
 
 @dataclass(frozen=True)
@@ -384,10 +382,8 @@ class CloudOptions(NetworkOptions, _CloudLogin):  # the fields of the last base 
 
     def identity(self) -> tuple[str, ...]:
         """Return what tells this account from others, once the client could be made. **Secret**: its key is in it."""
-        from postdicom_async.http.endpoint import place_of
-
         profile, _ = self._found
-        return "cloud", place_of(profile.router_url), profile.username, self._keys[1]
+        return "cloud", profiles.address_of(profile), profile.username, self._keys[1]
 
     @cached_property
     def _found(self) -> tuple[profiles.Profile, Any]:

@@ -6,6 +6,7 @@ from postdicom_async.profiles.file import profile_names as profile_names
 from postdicom_async.profiles.file import profiles_file as profiles_file
 from postdicom_async.profiles.file import remove_profile as remove_profile
 from postdicom_async.profiles.model import Profile as Profile
+from postdicom_async.profiles.opening import address_of as address_of
 from postdicom_async.profiles.opening import assumptions_of as assumptions_of
 from postdicom_async.profiles.opening import check_profile as check_profile
 from postdicom_async.profiles.opening import client_of as client_of

@@ -166,11 +166,16 @@ def _of_key(profile: Profile, key: str, error: UsageError) -> UsageError:
     return UsageError(f"profile {profile.name}, {key}: {error.problem}")
 
 
+def address_of(profile: Profile) -> str:
+    """Return the address of the archive, or of the Cloud API's router, in one spelling."""
+    known = profile.router_url or assumptions_of(profile)[0].router_url if profile.kind == "cloud" else profile.url
+    return place_of(known)
+
+
 def is_at(profile: Profile, address: str) -> bool:
     """Whether an address is this archive's, however it is written."""
-    known = profile.router_url or assumptions_of(profile)[0].router_url if profile.kind == "cloud" else profile.url
     try:
-        return place_of(address) == place_of(known)
+        return place_of(address) == address_of(profile)
     except ValueError:
         return False
 

@@ -287,7 +287,7 @@ async def test_a_slow_taker_holds_the_network_back(lengths: bool, large: bool, m
         while sent[0] != before:  # until nothing moves any more
             before = sent[0]
             await asyncio.sleep(0.3)
-        assert before < 60 * MIB
+        assert before < 90 * MIB  # of 120: 32 are held, and each connection has buffers of the kernel's
         taken += [one async for one in opening]
         assert {one.label: await content(one) for one in taken} == {uids_of(one).sop_instance_uid: one for one in BIG}
 

@@ -235,5 +235,5 @@ async def test_the_session_must_be_open(archive_server: Server) -> None:
         await client.search_for_studies().all()
         with pytest.raises(UsageError, match="open already"):
             await client.__aenter__()
-    with pytest.raises(UsageError, match="not open"):
+    with pytest.raises(UsageError, match="session is closed"):
         await client.search_for_studies().all()
