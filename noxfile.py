@@ -66,7 +66,8 @@ def coverage(session: nox.Session) -> None:
 
     ``nox -s coverage -- quick`` measures one of the two.
     """
-    folder = Path(session.create_tmp()).resolve()
+    folder = Path(".nox", "measured").resolve()  # not create_tmp(): it moves TMPDIR, where other users may have to look
+    folder.mkdir(parents=True, exist_ok=True)
     for name in session.posargs or ("full", "quick"):
         what = ("-q", QUICK) if name == "quick" else ()
         env = {**COMPILED, "COVERAGE_FILE": str(folder / name), "COVERAGE_CORE": "ctrace"}
