@@ -11,7 +11,7 @@ import typer
 from postdicom_async import NotFound, PostdicomError, ProtocolError, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.options import level_of
-from postdicom_async.cli.search import NOTHING, FilterArguments, parse_filters
+from postdicom_async.cli.search import NOTHING, FilterArguments, parse_filters, refuse_what_was_not_asked_for
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb
@@ -156,9 +156,7 @@ class DownloadPlan:
             if self.of_patients and str(one.get("PatientID") or "").strip() != filters["PatientID"]:
                 raise ProtocolError("a study of another patient was found; nothing was downloaded", operation="search")
             found[target] = _count_in(one, self.level)
-        # An archive that ignores a filter gives everything it has: that is not what was asked for.
-        if wrong := [one for one in results.warnings if "not what was asked for" in one]:
-            raise ProtocolError(f"{wrong[0]}; nothing was downloaded", operation="search")
+        refuse_what_was_not_asked_for(results.warnings, "; nothing was downloaded")
         for warning in () if quiet else results.warnings:
             output.note(f"warning: {warning}")
         return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from postdicom_async import PostdicomError, UsageError
+from postdicom_async import PostdicomError, ProtocolError, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
@@ -193,6 +193,17 @@ def parse_filters(filters: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"--filter: {key} is given twice")
         parsed[key] = value
     return parsed
+
+
+def refuse_what_was_not_asked_for(warnings: Iterable[str], more: str = "") -> None:
+    """Refuse to act on results that an archive gave in spite of the filters: one that ignores them gives everything.
+
+    Raises:
+        ProtocolError: the warnings of `Results` tell of such results; ``more`` is put behind the words.
+    """
+    for warning in warnings:
+        if "not what was asked for" in warning:
+            raise ProtocolError(warning + more, operation="search")
 
 
 def _parents(level: SearchLevel, study: str | None, series: str | None) -> dict[str, str]:

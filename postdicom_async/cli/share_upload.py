@@ -18,9 +18,11 @@ from postdicom_async.cli.options import AsJson, Common, Reporting
 from postdicom_async.cli.paths import FilesFrom, SourcePaths, sources_of
 from postdicom_async.cli.progress import Progress
 from postdicom_async.cli.upload import (
+    LISTED,
     Existing,
     UploadInstitution,
     UploadOutput,
+    arguments_of,
     list_failures,
     tell_partial,
     upload_counts,
@@ -29,9 +31,6 @@ from postdicom_async.cli.upload import (
 
 if TYPE_CHECKING:
     from postdicom_async import SharedUpload
-
-
-_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -140,9 +139,8 @@ def _run(
     told: UploadOutput,
     given: dict[str, Any],
 ) -> int:
-    rules, into = anonymizing.rules(), reporting.checked()
-    given |= {"anonymize": rules, "report": into.report, "report_paths": into.report_paths}
-    progress = Progress("Upload", quiet=told.quiet, keeps_all=into.report is None)
+    given |= arguments_of(anonymizing, reporting)
+    progress = Progress("Upload", quiet=told.quiet, keeps_all=given["report"] is None)
 
     exists: SharedUpload | None = None
 
@@ -204,9 +202,9 @@ def _tell_what_exists(done: SharedUpload, told: UploadOutput, *, error: object) 
 
 def _note_what_exists(done: SharedUpload) -> None:
     output.note(upload_counts(done.report.counts))
-    for uuid in done.patient_order_uuids[:_LISTED]:
+    for uuid in done.patient_order_uuids[:LISTED]:
         output.note(f"patient order {uuid}")
-    if len(done.patient_order_uuids) > _LISTED:
-        output.note(f"and {len(done.patient_order_uuids) - _LISTED} more patient orders; --json lists all")
+    if len(done.patient_order_uuids) > LISTED:
+        output.note(f"and {len(done.patient_order_uuids) - LISTED} more patient orders; --json lists all")
     if done.folder_uuid:
         output.note(f"folder {done.folder_uuid}")

@@ -77,21 +77,27 @@ def _upload(
     **given: Any,
 ) -> int:
     """Upload files as the options say; ``given`` are the arguments that are the library's own."""
-    rules, into = anonymizing.rules(), reporting.checked()
-    given |= {"anonymize": rules, "report": into.report, "report_paths": into.report_paths}
+    given |= arguments_of(anonymizing, reporting)
     client: Any = account.client()
 
     async def send(progress: Progress) -> UploadReport:
         report: UploadReport = await client.upload([str(path) for path in paths], progress=progress, **given)
         return report
 
-    return run_upload(client, send, replace(told, keeps_all=into.report is None))
+    return run_upload(client, send, replace(told, keeps_all=given["report"] is None))
+
+
+def arguments_of(anonymizing: Anonymizing, reporting: Reporting) -> dict[str, Any]:
+    """Return the library's arguments for what is changed in files and where their outcomes are written."""
+    rules, into = anonymizing.rules(), reporting.checked()
+    return {"anonymize": rules, "report": into.report, "report_paths": into.report_paths}
 
 
 # --- running an upload, and telling what it came to -------------------------------------------------------------------
 
 
-_LISTED = 20
+LISTED = 20
+"""How many of a kind are told one by one."""
 
 ReportAsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Write one JSON document: a summary and the outcome of every file.")
@@ -235,22 +241,22 @@ def _left_out(counts: Mapping[Status, int], outcomes: Iterable[Outcome]) -> Coun
 
 def list_failures(report: UploadReport, *, told_in: str = "--json lists all") -> None:
     """Write what needs attention to standard error; ``told_in`` says where the rest is."""
-    for outcome in report.failures[:_LISTED]:
+    for outcome in report.failures[:LISTED]:
         code = "" if outcome.reason_code is None else f" ({outcome.reason_code:04X})"
         reason = output.in_options(outcome.reason or "no reason given")
         status = outcome.status.value
         if reason.startswith(_NOT_IN_TABLE):
             status, reason = "not sent", reason.removeprefix(f"{CANNOT_ANONYMIZE}: ")
         output.note(f"{outcome.where}: {status}{code}: {reason}")
-    if _failed(report) > _LISTED:
-        output.note(f"and {_failed(report) - _LISTED} more; {told_in}")
+    if _failed(report) > LISTED:
+        output.note(f"and {_failed(report) - LISTED} more; {told_in}")
 
 
 def _list_orders(uuids: tuple[str, ...]) -> None:
-    for uuid in uuids[:_LISTED]:
+    for uuid in uuids[:LISTED]:
         output.write(f"patient order {output.clean(uuid)}")
-    if len(uuids) > _LISTED:
-        output.write(f"and {len(uuids) - _LISTED} more patient orders; --json lists all")
+    if len(uuids) > LISTED:
+        output.write(f"and {len(uuids) - LISTED} more patient orders; --json lists all")
 
 
 def upload_document(

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postdicom_async import PostdicomError, ProtocolError, UsageError
+from postdicom_async import PostdicomError, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import AsJson, Common
 from postdicom_async.cli.paths import given_path, words_of
-from postdicom_async.cli.search import FilterArguments, parse_filters
+from postdicom_async.cli.search import FilterArguments, parse_filters, refuse_what_was_not_asked_for
 
 if TYPE_CHECKING:
     from postdicom_async import DicomWeb
@@ -160,8 +160,7 @@ class StudiesShown:
         """Search once; return whether all is there."""
         results = archive.search_for_studies(self.filters)
         counts = {str(one.get("StudyInstanceUID")): one.get("NumberOfStudyRelatedInstances") async for one in results}
-        if wrong := [one for one in results.warnings if "not what was asked for" in one]:
-            raise ProtocolError(wrong[0], operation="search")
+        refuse_what_was_not_asked_for(results.warnings)
         self.found, self.counted = len(counts), 0
         if self.instances is not None:
             for uid, count in counts.items():
