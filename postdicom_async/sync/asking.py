@@ -107,6 +107,11 @@ class Asking:
                 raise UsageError("not a UID, even permissively", argument=name)
         return Target(study, series, instance)
 
+    def _instance(self, study: str, series: str, instance: str) -> Target:
+        """Return an instance, of which all three UIDs must be given; raises as `_target` does."""
+        series, instance = required("series_instance_uid", series), required("sop_instance_uid", instance)
+        return self._target(required("study_instance_uid", study), series, instance)
+
     def _path(self, target: Target, suffix: str = "", params: Params | None = None) -> str:
         return with_query(target.path(self._routes, suffix), params)
 

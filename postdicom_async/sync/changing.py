@@ -105,11 +105,8 @@ class Changing(Asking):
         additional_params: Params | None = None,
     ) -> None:
         """Delete an instance; see `delete_study`."""
-        series, instance = (
-            required("series_instance_uid", series_instance_uid),
-            required("sop_instance_uid", sop_instance_uid),
-        )
-        self._delete(self._target(study_instance_uid, series, instance), additional_params)
+        target = self._instance(study_instance_uid, series_instance_uid, sop_instance_uid)
+        self._delete(target, additional_params)
 
     def _delete(self, target: Target, params: Params | None) -> None:
         path = with_query(target.path(self._deletions), params)

@@ -120,10 +120,6 @@ class Retrieving(Asking):
         ladder = instances_ladder(media_types)
         return self._stream_of(lambda _: [(None, path)], ladder, f"retrieve {target.route}", _data_set)
 
-    def _instance(self, study: str, series: str, instance: str) -> Target:
-        series, instance = required("series_instance_uid", series), required("sop_instance_uid", instance)
-        return self._target(required("study_instance_uid", study), series, instance)
-
     # --- frames and bulk data -----------------------------------------------------------------------------------------
 
     def retrieve_instance_frames(

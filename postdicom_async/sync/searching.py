@@ -191,8 +191,7 @@ class Searching(Asking):
         additional_params: Params | None = None,
     ) -> dict[str, Any]:
         """Return the attributes of one instance; see `retrieve_study_metadata`."""
-        series = required("series_instance_uid", series_instance_uid)
-        target = self._target(study_instance_uid, series, required("sop_instance_uid", sop_instance_uid))
+        target = self._instance(study_instance_uid, series_instance_uid, sop_instance_uid)
         found = self._metadata(target, additional_params)
         if not found:
             with as_callers_catch_it():
