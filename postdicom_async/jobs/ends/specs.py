@@ -25,7 +25,7 @@ from urllib.parse import unquote
 from postdicom_async.dicomweb.filters import filter_pairs
 from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
-from postdicom_async.http.endpoint import checked_url, origin_of, place_of
+from postdicom_async.http.endpoint import checked_url, origin_of
 from postdicom_async.profiles.model import Profile, checked_name
 
 if TYPE_CHECKING:
@@ -84,13 +84,13 @@ class EndSpec:
         """
         if self.kind == "folder":
             return os.path.normcase(os.path.realpath(self.place))
+        from postdicom_async.profiles.opening import address_of
+
         profile = self.profile()
         if profile.kind != "cloud":
-            return place_of(profile.url)
-        from postdicom_async.vendor.wire import CloudWire
-
+            return address_of(profile)
         where = [profile.institution_uuid, profile.folder_uuid, profile.username]
-        return " ".join(["cloud", place_of(profile.router_url or CloudWire().router_url), *map(str.lower, where)])
+        return " ".join(["cloud", address_of(profile), *map(str.lower, where)])
 
     def profile(self) -> Profile:
         """Return the profile it names, read from the file, or for an address a nameless one.
