@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.canaries import CanaryWatch, canary_watch
-from tests.support.large import above_the_transport, examples
+from tests.support.large import examples
 from tests.support.orthanc import OrthancServer, missing_parts
 from tests.support.processes import ended_processes, for_all_tests
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave httpx's transport to the large tests, where what is tested lies above the transport."""
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if params.get("transport_name") == "httpx" and item.get_closest_marker(above_the_transport.name):
+        if params.get("transport_name") == "httpx" and item.get_closest_marker("above_the_transport"):
             item.add_marker(pytest.mark.large)
 
 

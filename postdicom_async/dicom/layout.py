@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Final, NamedTuple, TypeAlias
 
-from postdicom_async.dicom.header import is_uid, read_values
+from postdicom_async.dicom.header import is_uid
 from postdicom_async.dicom.tags import TAG
 from postdicom_async.dicom.text import decode_text
 from postdicom_async.errors import UsageError
@@ -109,20 +109,6 @@ def naming_of(layout: Layout) -> Naming:
         _check_apart(pieces)
     components = [(pieces, _room_for_values(pieces)) for pieces in parsed]
     return Naming(frozenset({*tags.values(), _CHARACTER_SET}), partial(_named, components, tags))
-
-
-def names_from_files(layout: Layout) -> Callable[[InstanceUids, bytes], RelativeName]:
-    """Return the function that gives an instance's name by its UIDs and the first bytes of its file.
-
-    Raises:
-        UsageError: as `naming_of`.
-    """
-    naming = naming_of(layout)
-
-    def name(uids: InstanceUids, data: bytes) -> RelativeName:
-        return naming.name(uids, read_values(data, naming.wanted)[0] if naming.wanted else {})
-
-    return name
 
 
 def patterns_of(layout: str, study: str, series: str | None) -> tuple[re.Pattern[str], ...]:

@@ -17,7 +17,6 @@ from tests.faults.clients import FAST, files_below, settings
 from tests.support.bodies import dicom_json, json_reply, multipart_related
 from tests.support.dicom_files import study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
-from tests.support.large import above_the_transport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +83,7 @@ async def test_packed_is_asked_for_where_the_answer_is_json(connect: Connect, tm
     assert asked == [["identity"]] * len(asked)
 
 
-@above_the_transport
+@pytest.mark.above_the_transport
 async def test_metadata_that_is_much_alike_packs_well(connect: Connect) -> None:
     """More than 100 to 1, and honest."""
     same = {f"0018{tag:04X}": {"vr": "LO", "Value": [f"STANDARD VALUE {tag}"]} for tag in range(0x10, 0x10 + 100)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["above_the_transport", "examples", "large"]
+__all__ = ["examples", "large"]
 
 LARGE = os.environ.get("POSTDICOM_TESTS") == "large"  # read here: tests run without such settings
 
@@ -23,7 +23,3 @@ def large(*values: Any) -> Any:
 def examples(most: int) -> int:
     """Return how many examples hypothesis makes: a quarter of them, or all with ``POSTDICOM_TESTS=large``."""
     return most if LARGE else -(-most // 4)
-
-
-above_the_transport = pytest.mark.above_the_transport
-"""Of a test or a file, for code above the transport: run on the library's own; among the large ones on httpx's too."""

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from postdicom_async.dicom.header import read_values
 from postdicom_async.dicom.layout import (
     DEFAULT_LAYOUT,
     HEADER_FIELDS,
     Layout,
-    names_from_files,
     naming_of,
     patterns_of,
     relative_names,
@@ -286,10 +286,15 @@ def test_where_uids_are_enough_no_value_is_wanted() -> None:
 
 def test_names_from_the_first_bytes_of_a_file() -> None:
     data = small_dicom("1.2", "1.2.3", "1.2.3.4", patient_id="A/1", number=3)
-    name = names_from_files("{PatientID}/{Modality}/{InstanceNumber}-{instance}.dcm")
+    naming = naming_of("{PatientID}/{Modality}/{InstanceNumber}-{instance}.dcm")
+
+    def name(uids: InstanceUids, start: bytes) -> tuple[str, ...]:
+        return naming.name(uids, read_values(start, naming.wanted)[0])
+
     assert name(UIDS, data) == ("A_1", "CT", "3-1.2.3.4.dcm")
     assert name(UIDS, data[:200]) == ("unknown", "unknown", "unknown-1.2.3.4.dcm")
-    assert names_from_files(DEFAULT_LAYOUT)(UIDS, b"") == ("1.2", "1.2.3", "1.2.3.4.dcm")
+    assert not naming_of(DEFAULT_LAYOUT).wanted
+    assert naming_of(DEFAULT_LAYOUT).name(UIDS, {}) == ("1.2", "1.2.3", "1.2.3.4.dcm")
 
 
 @given(st.dictionaries(st.sampled_from(HEADER_FIELDS), st.binary(max_size=100)), st.sampled_from(["", "ISO_IR 192"]))
