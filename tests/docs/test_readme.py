@@ -19,6 +19,7 @@ from postdicom_async.emulator import EmbeddedArchive, archive_in_thread
 from postdicom_async.emulator.samples import write_samples
 from tests.cli.commands import all_commands
 from tests.cli.conftest import Cli
+from tests.faults.catalogue import FAULTS
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
@@ -51,6 +52,14 @@ def samples(folder: Path) -> tuple[list[bytes], list[bytes]]:
 
 def test_it_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) < 180
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/trust/index.md", "tests/README.md"])
+def test_the_number_of_faults_is_that_of_the_catalogue(page: str) -> None:
+    numbers = {name.split()[0] for name in FAULTS}
+    said = re.findall(r"(\d+) faults,? in (\d+) forms", (PROJECT / page).read_text(encoding="utf-8"))
+    assert said
+    assert set(said) == {(str(len(numbers)), str(len(FAULTS)))}
 
 
 def test_it_names_every_command() -> None:
