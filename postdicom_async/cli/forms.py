@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -12,6 +11,7 @@ import typer
 
 from postdicom_async import UsageError
 from postdicom_async.cli import output
+from postdicom_async.csv_lines import csv_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,58 +53,15 @@ def wants_document(arguments: Sequence[str]) -> bool:
     return "--json" in arguments or "--output=json" in arguments or ("--output", "json") in pairs
 
 
-_FORMULAS = frozenset("=+-@＝＋－＠")  # noqa: RUF001 - the full-width ones begin formulas too
-_SPLITS = re.compile(r"([;\t\r\n])")
-"""What some spreadsheets split a line at, whatever the file's own separator is; quotes do not keep them from it."""
-_MUST_BE_QUOTED = re.compile(r'[,;"\t\r\n]')
-
-
 class Sheet:
-    """Lines of CSV as RFC 4180 has them, each written when it comes.
-
-    No text becomes a formula in a spreadsheet: one that could begin a formula gets an apostrophe in front, a number
-    not. So does what is behind a ``;``, a tab or a new line in a text, where some applications begin a cell.
-    """
+    """Lines of CSV, each written when it comes."""
 
     def __init__(self, columns: Iterable[str]) -> None:
         self.add(columns)
 
     def add(self, cells: Iterable[object]) -> bool:
         """Write a line; return False if the output was closed."""
-        line = ",".join(map(_quoted, map(_harmless, cells)))
-        return output.write((line or '""') + "\r")  # a line with nothing in it would not be a row
-
-
-def _harmless(cell: object) -> str:
-    text = "" if cell is None else "".join(map(_shown, str(cell)))
-    if _is_number(text):
-        return text
-    harmless = "".join(map(_no_formula, _SPLITS.split(text)))
-    return f"'{harmless}" if text[:1] in ("\t", "\r", "\n") else harmless
-
-
-def _no_formula(piece: str) -> str:
-    """Return a piece of a text with an apostrophe in front of what could begin a formula, quotes before it left out."""
-    begins = piece.lstrip('"')
-    if begins[:1] not in _FORMULAS or _is_number(piece):
-        return piece
-    return f"{piece[: len(piece) - len(begins)]}'{begins}"
-
-
-def _quoted(text: str) -> str:
-    return '"{}"'.format(text.replace('"', '""')) if _MUST_BE_QUOTED.search(text) else text
-
-
-def _shown(char: str) -> str:
-    return char if char.isprintable() or char in "\r\n\t" else "\ufffd"  # a sheet may be looked at in a terminal
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return output.write(csv_line(cells).removesuffix("\n"))
 
 
 def write_object(item: object) -> bool:

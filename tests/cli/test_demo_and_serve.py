@@ -7,6 +7,7 @@ from uuid import UUID
 import httpx
 
 from tests.cli.conftest import Cli, ended
+from tests.support.plain_http import NO_AUTHORITIES
 
 
 async def test_demo(cli: Cli, tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ async def test_serve_lets_pages_and_names_in_that_it_is_told_of(cli: Cli, tmp_pa
     process = await cli.start("serve", "--port", "0", "--allow-origin", page, "--allow-host", "archive.example")
     assert process.stdout is not None
     address = (await process.stdout.readline()).decode().split("  ")[0]
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as client:
         asked = {"Origin": page, "Access-Control-Request-Method": "GET"}
         before = await client.options(f"{address}/studies", headers=asked)
         named = await client.get(f"{address}/studies", headers={"Host": "archive.example"})

@@ -13,6 +13,7 @@ from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.states import State
 from tests.cli.conftest import Cli, ended
 from tests.support.dicom_files import study_files
+from tests.support.plain_http import NO_AUTHORITIES
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ async def test_it_is_served_until_it_is_stopped(job: Cli, tmp_path: Path) -> Non
     assert process.stdout is not None
     address = (await process.stdout.readline()).decode().strip()
     url, _, _ = address.partition("/open?")
-    async with httpx.AsyncClient(base_url=url, trust_env=False, follow_redirects=True) as client:
+    async with httpx.AsyncClient(base_url=url, verify=NO_AUTHORITIES, trust_env=False, follow_redirects=True) as client:
         assert (await client.get("/")).status_code == 401
         told = await client.get("/metrics", headers={"Authorization": "Bearer a-token-of-a-monitoring-system"})
         assert 'postdicom_job_items{state="done"} 5' in told.text

@@ -21,8 +21,10 @@ TABLES = ("postdicom_async.vendor.fields", "postdicom_async.postdicom.operations
 SHARED = (
     *("postdicom_async.disk.files", "postdicom_async.disk.private_files", "postdicom_async.dicom.layout"),
     *("postdicom_async.dicom.anonymize.identities", "postdicom_async.dicom.anonymize.rules"),
+    "postdicom_async.csv_lines",
 )
-"""What only one place may know: how a file becomes durable, what a layout may say, the words of two reasons."""
+"""What only one place may know: how a file becomes durable, what a layout may say, the words of two reasons, what a
+spreadsheet takes for a formula."""
 COMMANDS = (
     *("demo", "serve", "upload", "search", "download", "copy", "sync", "verify", "doctor"),
     *("jobs", "orders", "folders", "share", "cloud", "profiles"),

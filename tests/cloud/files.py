@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from postdicom_async.emulator import EmbeddedArchive
@@ -32,7 +33,7 @@ def dicom_of_size(size: int, number: int = 1) -> bytes:
     body = size - len(start) - 12
     assert body >= 0
     head = b"\xe0\x7f\x10\x00OW\0\0" + body.to_bytes(4, "little")
-    return start + head + bytes((at * 7 + at // 251) % 256 for at in range(body))
+    return start + head + random.Random(size).randbytes(body)
 
 
 def held_by(server: EmbeddedArchive) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ MEDIA_TYPES = {"pdf": "application/pdf", "jpg": "image/jpeg", "jpeg": "image/jpe
 
 def document(path: Path, size: int, kind: str = "pdf") -> bytes:
     beginning = BEGINNINGS[kind]
-    data = beginning + bytes((at * 13 + at // 256) % 256 for at in range(size - len(beginning)))
+    data = beginning + random.Random(size).randbytes(size - len(beginning))
     path.write_bytes(data)
     return data
 

@@ -11,6 +11,7 @@ from postdicom_async import ServerError, UsageError
 from postdicom_async.emulator.cloud.orders import FLAGS
 from tests.cloud.conftest import COLLEAGUE, GROUP, INSTITUTION, OTHER, USER, Account
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.plain_http import NO_AUTHORITIES
 
 UNKNOWN = "5a1c0000-0000-4000-8000-999999999999"
 SOON = datetime.now(UTC).date() + timedelta(days=7)
@@ -42,7 +43,7 @@ async def uploaded(account: Account) -> str:
 
 
 async def page(url: str | None) -> str:
-    async with httpx.AsyncClient(trust_env=False) as browser:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as browser:
         answer = await browser.get(known(url), follow_redirects=True)
     assert answer.status_code == 200
     return answer.text

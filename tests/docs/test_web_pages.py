@@ -26,6 +26,7 @@ from postdicom_async.web import STATUSES
 from tests.docs.pages import DOCS, PROJECT, blocks_of
 from tests.support.dicom_files import study_files, uid
 from tests.support.faulty_server import unused_port
+from tests.support.plain_http import NO_AUTHORITIES
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="installed without its documentation")
@@ -63,7 +64,7 @@ async def running(folder: Path, code: str, line: str, archive: EmbeddedArchive) 
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
+        async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as client, asyncio.timeout(30):
             while True:
                 try:
                     await client.get(f"{url}/openapi.json")
@@ -113,7 +114,7 @@ async def test_the_page_s_backend(tmp_path: Path) -> None:
     async with (
         EmbeddedArchive() as archive,
         running(tmp_path, code, "uvicorn app:app --port 8000", archive) as url,
-        httpx.AsyncClient(trust_env=False, timeout=30, auth=archive.auth) as client,
+        httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False, timeout=30, auth=archive.auth) as client,
     ):
         assert (await client.post(f"{url}/studies", files=form)).json() == {"stored": 3}
         assert (await client.put(f"{url}/instances", content=FILES[0])).json() == {"stored": 1}

@@ -75,6 +75,7 @@ IMPORTS = "from postdicom_async.emulator.pytest_fixtures import embedded_archive
 PLUGINS = 'pytest_plugins = ["postdicom_async.emulator.pytest_fixtures"]\n'
 WITHOUT = """
 import importlib.util
+from tests.support.plain_http import NO_AUTHORITIES
 
 before = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: None if name == "pytest_asyncio" else before(name, *more)
@@ -131,7 +132,7 @@ def test_plain(embedded_archive):
 class TestOfAClass:
     @pytest.mark.%s
     async def test_async(self, embedded_archive):
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as client:
             answer = await client.get(f"{embedded_archive.url}/studies", auth=embedded_archive.auth)
         assert answer.status_code == 200
 """

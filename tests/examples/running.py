@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.faulty_server import unused_port
+from tests.support.plain_http import NO_AUTHORITIES
 
 __all__ = ["EXAMPLES", "Backend", "account", "running_backend"]
 
@@ -85,7 +86,7 @@ async def running_backend(
 
 
 async def _answers(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
-    async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(trust_env=False) as client:
+    async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as client:
         while process.returncode is None:
             try:
                 await client.get(url)

@@ -21,6 +21,7 @@ from postdicom_async.emulator import EmbeddedArchive
 from tests.examples.running import Backend, running_backend
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
+from tests.support.plain_http import NO_AUTHORITIES
 from tests.support.stream_server import StreamServer
 
 pytest.importorskip("fastapi")
@@ -36,7 +37,8 @@ SOON = str(datetime.now(UTC).date() + timedelta(days=7))
 
 
 def browser() -> httpx.AsyncClient:
-    return httpx.AsyncClient(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=100))
+    most = httpx.Limits(max_connections=100)
+    return httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False, timeout=30, limits=most)
 
 
 def digest(content: bytes) -> str:

@@ -15,6 +15,7 @@ from postdicom_async import DicomWeb
 from postdicom_async.emulator import EmbeddedArchive
 from tests.examples.running import Backend, running_backend
 from tests.support.dicom_files import study_files
+from tests.support.plain_http import NO_AUTHORITIES
 
 pytest.importorskip("fastapi")
 
@@ -39,6 +40,10 @@ async def backend(archive: EmbeddedArchive, tmp_path: Path, **environment: str) 
         yield running
 
 
+def browser() -> httpx.AsyncClient:
+    return httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False, timeout=60)
+
+
 async def events(client: httpx.AsyncClient, url: str) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
     async with client.stream("GET", url) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -56,7 +61,7 @@ def held(folder: Path) -> list[bytes]:
 
 
 async def test_it_is_begun_watched_and_reported(archive: EmbeddedArchive, tmp_path: Path) -> None:
-    async with backend(archive, tmp_path) as running, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async with backend(archive, tmp_path) as running, browser() as client:
         assert (await client.get(f"{running.url}/backup/report")).status_code == 404
         begun = await client.post(f"{running.url}/backup")
         assert begun.status_code == 202
@@ -76,7 +81,7 @@ async def test_into_another_archive_as_a_part_of_the_whole_backend(archive: Embe
         environment = {**to, "POSTDICOM_STATE": str(tmp_path / "state")}
         async with (
             running_backend(archive.url, tmp_path / "log", **environment) as running,
-            httpx.AsyncClient(trust_env=False, timeout=60) as client,
+            browser() as client,
         ):
             assert (await client.get(f"{running.url}/backup/report")).status_code == 404
             await client.post(f"{running.url}/backup")
@@ -90,7 +95,7 @@ async def test_into_another_archive_as_a_part_of_the_whole_backend(archive: Embe
 
 
 async def test_paused_it_waits_and_another_server_goes_on(archive: EmbeddedArchive, tmp_path: Path) -> None:
-    async with backend(archive, tmp_path) as running, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async with backend(archive, tmp_path) as running, browser() as client:
         await client.post(f"{running.url}/backup")
         assert (await client.post(f"{running.url}/backup/pause")).json()["paused"] is True
         assert (await client.post(f"{running.url}/backup")).status_code == 409
@@ -98,7 +103,7 @@ async def test_paused_it_waits_and_another_server_goes_on(archive: EmbeddedArchi
             kind, first = await anext(each)
         assert (kind, first["paused"]) == ("progress", True)
         assert sum(first["counts"].values()) == first["discovered"]
-    async with backend(archive, tmp_path) as running, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async with backend(archive, tmp_path) as running, browser() as client:
         await client.post(f"{running.url}/backup")
         assert (await client.post(f"{running.url}/backup/resume")).json()["paused"] is False
         seen = [one async for one in events(client, f"{running.url}/backup/events")]
@@ -108,7 +113,7 @@ async def test_paused_it_waits_and_another_server_goes_on(archive: EmbeddedArchi
 
 async def test_what_ended_it_is_told(archive: EmbeddedArchive, tmp_path: Path) -> None:
     wrong = {"POSTDICOM_PASSWORD": "cnry-wr0ng"}
-    async with backend(archive, tmp_path, **wrong) as running, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async with backend(archive, tmp_path, **wrong) as running, browser() as client:
         await client.post(f"{running.url}/backup")
         seen = [one async for one in events(client, f"{running.url}/backup/events")]
     assert seen[-1][0] == "ended"

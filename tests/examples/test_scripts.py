@@ -15,6 +15,7 @@ from postdicom_async import PostDicom
 from postdicom_async.emulator import EmbeddedArchive
 from tests.examples.running import EXAMPLES, account
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.plain_http import NO_AUTHORITIES
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ async def test_new_order(archive: EmbeddedArchive) -> None:
     code, out, err = await run("new_order.py", *order, url=archive.url, SHARE_PASSWORD="cnry-s3cret")
     assert (code, err) == (0, "")
     link = out.strip()
-    async with httpx.AsyncClient(trust_env=False) as browser:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as browser:
         assert (await browser.post(link, data={"password": "cnry-s3cret"})).status_code == 303
     async with PostDicom(archive.url, "demo", "demo") as own:
         (folder,) = await own.folders.search(name="New orders", with_orders=True).all()
@@ -90,7 +91,7 @@ async def test_second_opinion(archive: EmbeddedArchive, tmp_path: Path) -> None:
     words = (tmp_path / "scans", tmp_path / "letter.pdf", "--institution", archive.institution_uuid)
     code, out, err = await run("second_opinion.py", *words, url=archive.url, **keys)
     assert (code, err) == (0, "CASE-001: 1 files\nCASE-002: 1 files\nCASE-003: 1 files\n")
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False, follow_redirects=True) as browser:
         page = await browser.get(out.strip())
     assert "CASE-001" in page.text
     assert "Doe" not in page.text

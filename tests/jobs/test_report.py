@@ -114,9 +114,13 @@ def test_csv_has_the_same_columns_and_sums(tmp_path: Path) -> None:
     assert [row["instance"] for row in rows][1:3] == ["1.2.1.1", "1.2.1.2"]
 
 
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_nothing_in_a_csv_is_a_formula(tmp_path: Path, begin: str) -> None:
-    text = begin + 'HYPERLINK("http://evil.example","x")'
+@pytest.mark.parametrize(
+    ("begin", "harmless"),
+    [*((one, f"'{one}") for one in "=+-@\uff1d\t\r\n"), *((f"x{one}=", f"x{one}'=") for one in ";\t\n")],
+)
+def test_nothing_in_a_csv_is_a_formula(tmp_path: Path, begin: str, harmless: str) -> None:
+    rest = 'HYPERLINK("http://evil.example","x")'
+    text = begin + rest
     one = reader()
     one.item_lines = [ItemLine(text, text, text, State.DONE, 0, 1, 1, text)]
     one.study_lines = ()
@@ -125,7 +129,7 @@ def test_nothing_in_a_csv_is_a_formula(tmp_path: Path, begin: str) -> None:
 
     with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
         row = next(csv.DictReader(file))
-    assert [row[name] for name in ("study", "series", "instance", "item")] == ["'" + text] * 4
+    assert [row[name] for name in ("study", "series", "instance", "item")] == [harmless + rest] * 4
     assert len(row["symbol"]) == 1
 
 

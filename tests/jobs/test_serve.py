@@ -22,6 +22,7 @@ from postdicom_async.jobs.pages.serve_auth import bearer_of
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Count, ItemLine, ReasonLine, SeriesLine, StudyLine, Summary
 from tests.jobs.summaries import HOSTILE, FakeReader, hostile, small
+from tests.support.plain_http import NO_AUTHORITIES
 
 ROUTES = ("/", "/events", "/studies", "/studies/1.2", "/studies/1.2/1.2.1", "/items?state=failed", "/metrics",
           "/style.css", "/live.js", "/nothing", "/../etc")  # fmt: skip
@@ -68,7 +69,7 @@ async def served(reader: FakeReader | None = None, **more: Any) -> AsyncIterator
 
 
 def visitor(page: LivePage, **more: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=page.url, trust_env=False, **more)
+    return httpx.AsyncClient(base_url=page.url, verify=NO_AUTHORITIES, trust_env=False, **more)
 
 
 def proof_in(text: str) -> str:
@@ -287,7 +288,7 @@ async def test_a_ledger_that_breaks_is_told() -> None:
 async def test_it_ends_while_somebody_looks() -> None:
     reader = ledger()
     page = LivePage(lambda: reader)
-    async with asyncio.timeout(30), httpx.AsyncClient(trust_env=False) as client:
+    async with asyncio.timeout(30), httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as client:
         async with page:
             await client.get(page.address)
             client.base_url = httpx.URL(page.url)

@@ -8,6 +8,7 @@ import pytest
 from tests.support.bodies import Multipart, multipart_related
 from tests.support.dicom_files import study_files, uid
 from tests.support.orthanc import OrthancServer
+from tests.support.plain_http import NO_AUTHORITIES
 
 JSON = {"Accept": "application/dicom+json"}
 DICOM = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
@@ -37,7 +38,7 @@ def test_is_empty_for_each_test(orthanc: OrthancServer) -> None:
 
 
 def test_wants_credentials(orthanc: OrthancServer) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(verify=NO_AUTHORITIES, trust_env=False) as client:
         assert client.get(f"{orthanc.url}/studies").status_code == 401
 
 

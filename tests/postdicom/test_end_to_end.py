@@ -15,6 +15,7 @@ from postdicom_async import NotFound, OutcomeUnknown, PatientOrder, PostDicom, S
 from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
 from tests.postdicom.test_texts import NAMES
 from tests.support.dicom_files import small_dicom, uid
+from tests.support.plain_http import NO_AUTHORITIES
 
 INSTITUTION = "5a1c0000-0000-4000-8000-000000000001"
 OTHER = "5a1c0000-0000-4000-8000-000000000002"
@@ -91,7 +92,7 @@ async def test_from_an_order_to_a_link_that_opens(account: Account) -> None:
 
 async def _opens(url: str, *, files: int, password: str | None = None) -> None:
     """Use a link as somebody with a browser and no account does."""
-    async with httpx.AsyncClient(follow_redirects=True, trust_env=False) as browser:
+    async with httpx.AsyncClient(follow_redirects=True, verify=NO_AUTHORITIES, trust_env=False) as browser:
         if password is not None:
             assert (await browser.get(f"{url}/download")).status_code in (401, 403)
             assert (await browser.post(url, data={"password": "wrong"})).status_code == 403

@@ -30,6 +30,7 @@ from postdicom_async import (
 )
 from postdicom_async.emulator import EmbeddedArchive
 from tests.support.dicom_files import small_dicom, study_files, uid
+from tests.support.plain_http import NO_AUTHORITIES
 
 SOON = datetime.now(UTC).date() + timedelta(days=7)
 FILES = [data for study in (1, 2) for data in study_files(2, study=study, series=1).values()]
@@ -63,7 +64,7 @@ async def either(request: pytest.FixtureRequest, archive: EmbeddedArchive) -> As
 async def downloaded(shared: SharedUpload, password: str | None = None) -> set[bytes]:
     """Open the link as its reader does."""
     assert shared.url is not None
-    async with httpx.AsyncClient(trust_env=False) as browser:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False) as browser:
         if password is not None:
             assert (await browser.get(f"{shared.url}/download")).status_code in {401, 403}
             assert (await browser.post(shared.url, data={"password": password})).status_code == 303

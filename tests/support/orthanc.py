@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.faulty_server import unused_port
+from tests.support.plain_http import NO_AUTHORITIES
 
 __all__ = ["OrthancServer", "missing_parts"]
 
@@ -103,7 +104,7 @@ class OrthancServer:
     def client(self, **settings: Any) -> httpx.Client:
         """Open a plain HTTP client with the right credentials."""
         auth = (self.username, self.password)
-        return httpx.Client(auth=auth, trust_env=False, **{"timeout": 30.0, **settings})
+        return httpx.Client(auth=auth, verify=NO_AUTHORITIES, trust_env=False, **{"timeout": 30.0, **settings})
 
     def wipe(self) -> None:
         """Delete every patient."""

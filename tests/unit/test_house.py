@@ -52,6 +52,7 @@ TOP = {
     f"{PACKAGE}.{name}"
     for name in (
         "bodies",
+        "csv_lines",
         "errors",
         "events",
         "face",
@@ -76,6 +77,7 @@ PURE = {
         "results",
         "settings",
         "bodies",
+        "csv_lines",
         "http.retry",
         "jobs.pages.eta",
         "jobs.pages.figures",

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import uvicorn
 
+from tests.support.plain_http import NO_AUTHORITIES
+
 __all__ = ["browser", "served"]
 
 
@@ -37,4 +39,4 @@ async def served(app: Any) -> AsyncIterator[str]:
 
 
 def browser() -> httpx.AsyncClient:
-    return httpx.AsyncClient(trust_env=False, timeout=30)
+    return httpx.AsyncClient(verify=NO_AUTHORITIES, trust_env=False, timeout=30)

@@ -7,14 +7,13 @@ this user alone.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
-from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from postdicom_async.csv_lines import csv_line
 from postdicom_async.disk.private_files import whole_file
 from postdicom_async.errors import UsageError
 from postdicom_async.jobs.pages.page import page
@@ -49,7 +48,6 @@ SYMBOLS = {
 """
 
 _Row: TypeAlias = tuple[Any, ...]
-_FORMULAS = frozenset("=+-@\t\r\n")
 _encoded = json.JSONEncoder(separators=(",", ":")).encode
 _DIFFERENT = frozenset({Reason.DIFFERENT, Reason.CANNOT_COMPARE})
 
@@ -83,24 +81,11 @@ def json_lines(
 def csv_lines(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[str]:
     """Yield the heading and a line each, as RFC 4180 has it.
 
-    No cell can be a formula in a spreadsheet: a text that could start one gets an apostrophe in front. Symbols stand
-    alone in their cells, which is harmless.
+    Symbols stand alone in their cells, where none is a formula.
     """
-    sheet = StringIO()
-    writer = csv.writer(sheet, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
+    yield csv_line(COLUMNS)
     for symbol, *cells in _rows(studies, items):
-        yield _taken(sheet)
-        harmless = (f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULAS else cell for cell in cells)
-        writer.writerow((symbol, *harmless))
-    yield _taken(sheet)
-
-
-def _taken(sheet: StringIO) -> str:
-    text = sheet.getvalue()
-    sheet.seek(0)
-    sheet.truncate()
-    return text
+        yield f"{symbol},{csv_line(cells)}"
 
 
 def _rows(studies: Iterable[StudyLine], items: Iterable[ItemLine]) -> Iterator[_Row]:
