@@ -12,9 +12,10 @@ from postdicom_async.dicomweb.filters import (
     INSTANCE_UID,
     SERIES_UID,
     STUDY_UID,
+    Pairs,
+    filter_choices,
     filter_pairs,
     include_pairs,
-    vr_of,
     wire_pairs,
 )
 from postdicom_async.dicomweb.json_answer import JsonAnswer
@@ -127,29 +128,34 @@ class Searching(Asking):
         paging: _Paging,
         additional_params: Params | None,
     ) -> list[DicomJson]:
-        matching = _filters(search_filters)
+        filters = _filters(search_filters)
+        matching, choices = tuple(filter_pairs(filters)), filter_choices(filters)
         pairs_of(additional_params)  # refuses what is no mapping
         additional = dict(additional_params or {})
         paging = paging.replaced_by(additional)
-        pairs = [*matching, *include_pairs(fields), *paging.fuzzy]
-        written = wire_pairs(pairs, self._routes.filter_form)
-        kept = [pair for pair, (name, _) in zip(pairs, written, strict=True) if not {pair[0], name} & set(additional)]
+        others = (*include_pairs(fields), *paging.fuzzy)
+
+        def kept(pairs: Pairs) -> Pairs:
+            written = wire_pairs((*pairs, *others), self._routes.filter_form)
+            named = zip((*pairs, *others), written, strict=True)
+            return tuple(pair for pair, (name, _) in named if not {pair[0], name} & set(additional))  # those replace it
 
         # what may have to be split into several searches is paged by the engine
-        whole = paging.all_pages or any("," in value for _, value in matching)
+        whole = paging.all_pages or bool(choices) or any("," in value for _, value in matching)
 
         async def search(archive: DicomWeb) -> list[DicomJson]:
             query = SearchQuery(
                 f"search for {what}",
                 with_query(self._routes.path(route, **uids), additional),
-                tuple(kept) if whole else (*kept, *paging.pairs),
+                kept(matching) if whole else (*kept(matching), *paging.pairs),
                 key=key,
                 limit=None if paging.all_pages else paging.limit,
                 offset=paging.offset if whole else 0,
                 page=paging.page(archive.settings.limits.page_size) if whole else None,
-                private=tuple(value for _, value in matching),
+                private=tuple(dict.fromkeys(value for pairs in (matching, *choices) for _, value in pairs)),
                 dialect=self._routes,
                 below=tuple((_TAGS[name], uid) for name, uid in uids.items()),
+                choices=tuple(dict.fromkeys(map(kept, choices))),
             )
             warnings: list[str] = []
             results: list[DicomJson] = []
@@ -258,20 +264,18 @@ class _Paging:
         return _Paging(limit, offset, all_pages, fuzzy)
 
 
-def _filters(search_filters: SearchFilters | None) -> list[tuple[str, str]]:
-    """Return filters as pairs: a list of UIDs is one value, a list of anything else is one filter for each.
+def _filters(search_filters: SearchFilters | None) -> dict[str, Any]:
+    """Return filters as the engine takes them: any sequence or set is a list, a truth or a fraction is a text.
 
     Raises:
-        UsageError: an attribute is unknown or a value cannot be matched.
+        UsageError: they are no mapping.
     """
     if search_filters is not None and not isinstance(search_filters, Mapping):
         raise UsageError("give a mapping of DICOM keywords or tags to what they must match", argument="search_filters")
-    pairs: list[tuple[str, str]] = []
-    for name, value in (search_filters or {}).items():
-        if isinstance(value, list | tuple | set | frozenset):
-            texts = [str(one) for one in value]
-            (tag, _), *_ = filter_pairs({name: texts})
-            pairs += filter_pairs({name: texts}) if vr_of(tag) == "UI" else [(tag, text) for text in texts]
-        else:
-            pairs += filter_pairs({name: str(value) if isinstance(value, bool | float) else value})
-    return pairs
+    return {name: _matched(value) for name, value in (search_filters or {}).items()}
+
+
+def _matched(value: object) -> object:
+    if isinstance(value, list | tuple | set | frozenset):
+        return [str(one) for one in value]
+    return str(value) if isinstance(value, bool | float) else value

@@ -258,6 +258,13 @@ def test_lists_in_filters_and_parameters() -> None:
     )
 
 
+def test_a_list_of_other_values_than_uids_is_a_search_for_each() -> None:
+    with raw_server(nothing) as server, DICOMwebClient(server.url) as client:
+        client.search_for_series(search_filters={"Modality": {"CT"}, "PatientID": ("1", "2")}, offset=3)
+        targets = [head.split()[1].decode() for head in server.heads]
+    assert targets == [f"/series?Modality=CT&PatientID={one}&limit=1000&offset=0" for one in (1, 2)]
+
+
 def test_permissive_uids() -> None:
     with raw_server(nothing) as server, DICOMwebClient(server.url, permissive_uid=True) as client:
         assert client.retrieve_series_metadata("any-thing_1", "1.02") == []
