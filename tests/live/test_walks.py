@@ -83,7 +83,7 @@ async def test_dicomweb(
     assert len(walk.through()) <= most
 
 
-@pytest.mark.parametrize(("action", "most"), [("order", 15), ("upload", 24)])
+@pytest.mark.parametrize(("action", "most"), [("order", 15), ("upload", 23)])
 async def test_cloud(walk: Walk, sources: Path, embedded_archive: EmbeddedArchive, action: str, most: int) -> None:
     keys = embedded_archive.cloud_api_key, embedded_archive.cloud_account_key
     async with CloudApi(*keys, router_url=embedded_archive.router_url) as client:
