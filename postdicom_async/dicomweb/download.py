@@ -62,7 +62,7 @@ class Download:
         gathered: Gathered | None = None,
     ) -> None:
         self._session = retrieval.session.one_call(at_once=True)
-        self._retrieval = retrieval.over(self._session)
+        self._retrieval = replace(retrieval, session=self._session)
         self._target = target
         self._layout = layout
         self._folder = SafeFolder(_path_of(to), fsync=self._session.settings.fsync)
