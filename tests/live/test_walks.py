@@ -64,7 +64,7 @@ async def test_scan(walk: Walk, sources: Path) -> None:
     assert len(walk.through()) <= 9
 
 
-@pytest.mark.parametrize(("action", "most"), [("search", 21), ("upload", 26), ("download", 34), ("order", 21)])
+@pytest.mark.parametrize(("action", "most"), [("search", 20), ("upload", 25), ("download", 33), ("order", 20)])
 async def test_dicomweb(
     walk: Walk, sources: Path, embedded_archive: EmbeddedArchive, tmp_path: Path, action: str, most: int
 ) -> None:
