@@ -29,8 +29,8 @@ from postdicom_async.dicom.layout import (
 from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
 from postdicom_async.dicomweb.listing import count_instances, list_instances, listing_check
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
+from postdicom_async.disk.files import in_background, outlasting
 from postdicom_async.disk.folder import SafeFolder
-from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import DownloadReport, IncompleteDownload, InstanceUids, OnProgress, Outcome, Status
