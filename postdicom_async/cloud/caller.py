@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
 
 from postdicom_async.cloud.operations import OPERATIONS, CloudOperation, fields_of
-from postdicom_async.errors import ProtocolError, UsageError
+from postdicom_async.errors import ProtocolError
 from postdicom_async.http.problems import outcome_unknown
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.http.retry import Repeat
 from postdicom_async.paging import Results
-from postdicom_async.vendor.answers import Content, Institution, User, VendorAnswer, list_in
+from postdicom_async.vendor.answers import Content, VendorAnswer, choose, list_in
 from postdicom_async.vendor.caller import PrivateTexts, VendorCaller, is_new, said_no
 from postdicom_async.vendor.table import AnswerTable
 from postdicom_async.vendor.values import Values, is_uuid
 from postdicom_async.watching import watch_call, watched_pages
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from postdicom_async.cloud.connection import Connection
     from postdicom_async.errors import PostdicomError
+    from postdicom_async.vendor.answers import User
     from postdicom_async.vendor.wire import CloudWire
 
 _Answer = TypeVar("_Answer", bound=VendorAnswer)
@@ -43,16 +45,8 @@ class CloudCaller(VendorCaller[CloudOperation]):
 
     @property
     def user(self) -> User:
-        """The user on whose behalf all calls are made.
-
-        Raises:
-            UsageError: the account has several users and none was chosen, or it has none of that name.
-            ProtocolError: the service gave it no UUID.
-        """
-        user = choose("user", self.connection.account.users, self._user)
-        if not is_uuid(user.identity):
-            raise ProtocolError("the service gave a user without a UUID")
-        return user
+        """The user on whose behalf all calls are made."""
+        return self.connection.user_of(self._user)
 
     def _institution(self, given: object) -> object:
         """Return the UUID of an institution given by name, or of the user's only one if none is given.
@@ -149,29 +143,3 @@ def _objects(operation: CloudOperation, found: Content, path: tuple[str, ...]) -
 def _field(found: Any, name: str) -> Any:
     fields = found.items() if isinstance(found, dict) else ()
     return next((value for key, value in fields if key.lower() == name.lower()), _MISSING)
-
-
-# --- choosing by UUID or name ----------------------------------------------------------------------------------------
-
-
-_Some = TypeVar("_Some", Institution, User)
-
-
-def choose(argument: str, known: Sequence[_Some], wanted: object) -> _Some:
-    """Return the one with this UUID or name; without either, the only one there is.
-
-    Raises:
-        UsageError: none or several could be meant; the message names the argument.
-    """
-    if wanted is None:
-        if len(known) == 1:
-            return known[0]
-        raise UsageError(f"the account has {len(known)}; name one by its UUID or its name", argument=argument)
-    if not isinstance(wanted, str | UUID):
-        raise UsageError("give a UUID or a name", argument=argument)
-    text = str(wanted).strip().lower()
-    by_uuid = [one for one in known if one.identity.lower() == text and text]
-    found = by_uuid or [one for one in known if text and text in [name.strip().lower() for name in one.names if name]]
-    if len(found) == 1:
-        return found[0]
-    raise UsageError("several in the account have that name" if found else "not in the account", argument=argument)

@@ -235,7 +235,7 @@ class CloudApi:
         return watched(
             "upload",
             self.settings.on_event,
-            lambda into: CloudUpload(self._caller, gathered=into, **options).run(given["sources"]),
+            lambda into: CloudUpload(self._connection, self._user, gathered=into, **options).run(given["sources"]),
         )
 
     async def upload_documents(
@@ -264,7 +264,8 @@ class CloudApi:
             PostdicomError: the service cannot be worked with; ``report`` on the exception says how far it came.
         """
         upload = DocumentUpload(
-            self._caller,
+            self._connection,
+            self._user,
             institution_uuid=institution_uuid,
             patient_order_uuid=patient_order_uuid,
             progress=progress,

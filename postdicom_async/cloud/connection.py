@@ -53,10 +53,13 @@ from postdicom_async.http.problems import Problem, connection_failed, outcome_un
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.repeat import Policy, RetryBudget, repeat
 from postdicom_async.http.retry import Failure, Repeat
-from postdicom_async.vendor.answers import Account
+from postdicom_async.vendor.answers import Account, User, choose
+from postdicom_async.vendor.values import is_uuid
 from postdicom_async.watching import CLOUD_LOG, say, watch_call
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import httpx
 
     from postdicom_async.settings import Settings
@@ -107,6 +110,18 @@ class Connection:
         if self._account is None:
             raise UsageError("the session is not open; use it inside 'async with'")
         return self._account
+
+    def user_of(self, wanted: UUID | str | None) -> User:
+        """Return the user of the account with this UUID or name; without either, the only one there is.
+
+        Raises:
+            UsageError: the account has several users and none was chosen, or it has none of that name.
+            ProtocolError: the service gave it no UUID.
+        """
+        user = choose("user", self.account.users, wanted)
+        if not is_uuid(user.identity):
+            raise ProtocolError("the service gave a user without a UUID")
+        return user
 
     @property
     def secrets(self) -> tuple[str, ...]:

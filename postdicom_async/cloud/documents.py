@@ -31,7 +31,9 @@ from postdicom_async.vendor.values import ValueKind, check_value
 from postdicom_async.watching import watch_instances
 
 if TYPE_CHECKING:
-    from postdicom_async.cloud.caller import CloudCaller
+    from uuid import UUID
+
+    from postdicom_async.cloud.connection import Connection
     from postdicom_async.disk.scan import Files
     from postdicom_async.results import OnProgress
 
@@ -55,7 +57,8 @@ class DocumentUpload:
 
     def __init__(
         self,
-        caller: CloudCaller,
+        connection: Connection,
+        user: UUID | str | None,
         *,
         institution_uuid: object,
         patient_order_uuid: object,
@@ -63,11 +66,11 @@ class DocumentUpload:
     ) -> None:
         if progress is not None and not callable(progress):
             raise UsageError("give a function that takes an event, or None", argument="progress")
-        self._wire = caller.wire
+        self._wire = connection.wire
         self._order = str(check_value("patient_order_uuid", ValueKind.GUID, patient_order_uuid))
-        self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=1)
+        self._session = UploadSession(connection, user, institution_uuid, _OPERATION, at_once=1)
         self._meter = Meter(progress)
-        self._on_outcome = watch_instances(_OPERATION, caller.connection.settings.on_event)
+        self._on_outcome = watch_instances(_OPERATION, connection.settings.on_event)
         self._count = 0
         self._may_be_there = False
 

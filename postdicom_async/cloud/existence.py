@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from postdicom_async.cloud.caller import CloudCaller
 from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.upload_session import order_in, uuid_of
 from postdicom_async.dicom.header import HEADER_LIMIT, read_values
@@ -28,8 +29,10 @@ from postdicom_async.vendor.answers import VendorAnswer
 from postdicom_async.vendor.values import private_texts
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from postdicom_async.bodies import Body
-    from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.cloud.connection import Connection
     from postdicom_async.cloud.upload_session import UploadSession
     from postdicom_async.disk.sources import Usable
 
@@ -171,8 +174,9 @@ _MOST_TRIES = 3
 class FolderEntry:
     """The folder of one upload: orders whose files need not be sent are added to it too, each once."""
 
-    def __init__(self, caller: CloudCaller, folder_uuid: str) -> None:
-        self._caller = caller
+    def __init__(self, connection: Connection, user: UUID | str | None, folder_uuid: str) -> None:
+        self._connection = connection
+        self._user = user
         self._folder_uuid = folder_uuid
         self._asking = anyio.Lock()
         self._ends: dict[str, PostdicomError | None] = {}
@@ -185,16 +189,17 @@ class FolderEntry:
             "patient_order_uuid": held.patient_order_uuid,
             "folder_uuids": [self._folder_uuid],
         }
+        caller = CloudCaller(self._connection, self._user)
 
         async def attempt() -> None:
             with translated(PostdicomError, lambda error: Problem(Failure.REFUSED, error)):
-                await self._caller.call("folders.add_order", VendorAnswer, given)
+                await caller.call("folders.add_order", VendorAnswer, given)
 
         async with self._asking:
             if order not in self._ends:
                 # Repeated like a read: adding an order to a folder twice changes nothing.
                 try:
-                    await self._caller.connection.repeated(_OPERATION, Repeat.READ, attempt, at_most=_MOST_TRIES)
+                    await self._connection.repeated(_OPERATION, Repeat.READ, attempt, at_most=_MOST_TRIES)
                     self._ends[order] = None
                 except PostdicomError as error:
                     self._ends[order] = error

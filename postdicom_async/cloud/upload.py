@@ -36,8 +36,10 @@ from postdicom_async.transfer.outcomes import MOST_KEPT
 from postdicom_async.vendor.values import ValueKind, check_value
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from postdicom_async.bodies import Body
-    from postdicom_async.cloud.caller import CloudCaller
+    from postdicom_async.cloud.connection import Connection
     from postdicom_async.cloud.socket import FrameSocket
     from postdicom_async.dicom.anonymize import Anonymization
     from postdicom_async.disk.sources import Sources, Usable
@@ -88,7 +90,8 @@ class CloudUpload:
 
     def __init__(
         self,
-        caller: CloudCaller,
+        connection: Connection,
+        user: UUID | str | None,
         *,
         institution_uuid: object,
         folder_uuid: object,
@@ -105,19 +108,19 @@ class CloudUpload:
             raise UsageError(f"give a number from 1 to {_MOST_SOCKETS}", argument="sockets")
         folder = None if folder_uuid is None else str(check_value("folder_uuid", ValueKind.GUID, folder_uuid))
         self._folder_fields = {} if folder is None else {"FolderUuidList": [folder]}
-        self._folder = None if folder is None else FolderEntry(caller, folder)
-        self._session = UploadSession(caller, institution_uuid, _OPERATION, at_once=sockets)
+        self._folder = None if folder is None else FolderEntry(connection, user, folder)
+        self._session = UploadSession(connection, user, institution_uuid, _OPERATION, at_once=sockets)
         if gathered is not None and not gathered.keeps_all:
             self._session.most_orders = MOST_KEPT
-        self._existence = Existence(self._session, folder, names_as_bytes=caller.wire.names_as_bytes)
+        self._existence = Existence(self._session, folder, names_as_bytes=connection.wire.names_as_bytes)
         self._skips = existing == "skip"
-        self._pool = SocketPool(caller.connection, sockets)
+        self._pool = SocketPool(connection, sockets)
         self._sending = anyio.Semaphore(sockets)
         self._lost_in_a_row = 0
         self._end: PostdicomError | None = None
         self._sockets = sockets
-        self._part = caller.wire.part_bytes
-        self._deadline = caller.connection.settings.timeouts.deadline
+        self._part = connection.wire.part_bytes
+        self._deadline = connection.settings.timeouts.deadline
         self._intake = Intake(
             piece=self._part,
             anonymize=anonymize,

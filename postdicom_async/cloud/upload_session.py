@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from postdicom_async.cloud.caller import choose
 from postdicom_async.cloud.frames import FileUploadType
 from postdicom_async.cloud.socket import Silence, own_problem, session_replaced
 from postdicom_async.errors import ConnectionFailed, PostdicomError, ProtocolError, ServerError
@@ -25,13 +24,13 @@ from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.repeat import Policy, RetryBudget, repeat
 from postdicom_async.http.retry import Failure, Repeat
 from postdicom_async.results import Status
-from postdicom_async.vendor.answers import PatientOrder
+from postdicom_async.vendor.answers import PatientOrder, choose
 from postdicom_async.watching import CLOUD_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from uuid import UUID
 
-    from postdicom_async.cloud.caller import CloudCaller
     from postdicom_async.cloud.connection import Connection
     from postdicom_async.cloud.frames import Envelope
     from postdicom_async.cloud.socket import FrameSocket
@@ -68,9 +67,11 @@ class UploadSession:
         patient_order_uuids: the orders that answers have named, at most ``most_orders``.
     """
 
-    def __init__(self, caller: CloudCaller, institution: object, operation: str, *, at_once: int) -> None:
-        self.connection: Connection = caller.connection
-        self._user = caller.user
+    def __init__(
+        self, connection: Connection, user: UUID | str | None, institution: object, operation: str, *, at_once: int
+    ) -> None:
+        self.connection: Connection = connection
+        self._user = connection.user_of(user)
         self.operation: str = operation
         self._opening = anyio.Lock()
         self._opened_under = ""

@@ -148,7 +148,7 @@ class DicomWeb(ClientSearch, ClientRetrieve):
         """Return a copy with another session on the same connections."""
         other = copy.copy(self)
         other._session = session  # noqa: SLF001 - a copy of this very class
-        other._retrieval = self._retrieval.over(session)  # noqa: SLF001 - as above
+        other._retrieval = replace(self._retrieval, session=session)  # noqa: SLF001 - as above
         return other
 
     # --- upload ---------------------------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from urllib.parse import urlencode, urljoin
 import anyio.to_thread
 
 from postdicom_async.dicom.header import InstanceHeader, read_header
-from postdicom_async.dicomweb.dialects import Dialect
+from postdicom_async.dicomweb.dialects import FRAME_LADDER, Dialect
 from postdicom_async.dicomweb.filters import in_pieces
-from postdicom_async.dicomweb.media_types import FRAME_LADDER
 from postdicom_async.dicomweb.multipart import MultipartDamage, RenderedPiece, joined
 from postdicom_async.dicomweb.retrieve import Opener, Parts, Retrieval, Target, target_of
 from postdicom_async.errors import ProtocolError, UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import checked_uid
-from postdicom_async.dicomweb.dialects import Dialect, Route
+from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON, Dialect, Route
 from postdicom_async.dicomweb.filters import (
     INSTANCE_UID,
     SERIES_UID,
@@ -16,7 +16,6 @@ from postdicom_async.dicomweb.filters import (
     include_pairs,
 )
 from postdicom_async.dicomweb.json_answer import JsonAnswer
-from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.dicomweb.retrieve import target_of
 from postdicom_async.dicomweb.search import SearchQuery, check_page, find, load_data_sets, to_dataset
 from postdicom_async.dicomweb.table import ResultTable

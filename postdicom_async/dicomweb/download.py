@@ -29,8 +29,8 @@ from postdicom_async.dicom.layout import (
 from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
 from postdicom_async.dicomweb.listing import count_instances, list_instances, listing_check
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
+from postdicom_async.disk.files import in_background, outlasting
 from postdicom_async.disk.folder import SafeFolder
-from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import DownloadReport, IncompleteDownload, InstanceUids, OnProgress, Outcome, Status
@@ -62,7 +62,7 @@ class Download:
         gathered: Gathered | None = None,
     ) -> None:
         self._session = retrieval.session.one_call(at_once=True)
-        self._retrieval = retrieval.over(self._session)
+        self._retrieval = replace(retrieval, session=self._session)
         self._target = target
         self._layout = layout
         self._folder = SafeFolder(_path_of(to), fsync=self._session.settings.fsync)

@@ -159,7 +159,9 @@ def _ways(retrieval: Retrieval, target: Target) -> list[partial[Coroutine[Any, A
     ways = [partial(_of, retrieval, target, route) for route in routes if retrieval.dialect.can(route, named)]
     can_by_series = {Route.SEARCH_SERIES_OF_STUDY, Route.SEARCH_INSTANCES_OF_SERIES} <= set(retrieval.dialect.routes)
     if target.series is None and can_by_series:
-        ways.insert(0 if retrieval.learned.lists_by_series else len(ways), partial(_by_series, retrieval, target))
+        learned = retrieval.learned.lists_by_series
+        first = retrieval.dialect.lists_by_series if learned is None else learned
+        ways.insert(0 if first else len(ways), partial(_by_series, retrieval, target))
     return ways
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
-from postdicom_async.dicomweb.media_types import ContentType, parse_media_type
+from postdicom_async.dicomweb.dialects import ContentType, parse_media_type
 from postdicom_async.results import Rendered
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.listing import count_by_series, count_instances
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
-from postdicom_async.disk.threads import outlasting
+from postdicom_async.disk.files import outlasting
 from postdicom_async.errors import (
     AuthenticationFailed,
     LocalFileError,
@@ -94,7 +95,7 @@ class Opening:
     ) -> None:
         self._retrieves = retrieves
         self._session = retrieves.retrieval.session.one_call(at_once=True)
-        self._retrieval = retrieves.retrieval.over(self._session)
+        self._retrieval = replace(retrieves.retrieval, session=self._session)
         self._within = within
         self._whole = whole
         self._probe = probe

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header, read_values
 from postdicom_async.dicomweb.multipart import MultipartDamage
 from postdicom_async.dicomweb.retrieve import Target, damaged, part_reader
+from postdicom_async.disk.files import outlasting
 from postdicom_async.disk.folder import NameTaken
-from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import PostdicomError
 from postdicom_async.results import InstanceUids, Outcome, Status
 from postdicom_async.transfer.arrivals import Taken

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -11,8 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from postdicom_async.dicom.header import checked_uid, is_uid
-from postdicom_async.dicomweb.dialects import Dialect, Route
-from postdicom_async.dicomweb.media_types import INSTANCE_LADDER, parse_media_type
+from postdicom_async.dicomweb.dialects import INSTANCE_LADDER, Dialect, Route, parse_media_type
 from postdicom_async.dicomweb.multipart import (
     MultipartDamage,
     PartEnd,
@@ -91,27 +89,22 @@ def target_of(study: str, series: str | None = None, instance: str | None = None
 class _Learned:
     """What earlier requests have revealed about a server."""
 
-    lists_by_series: bool
+    # which kind of list an archive answered as it should; None, and the dialect says, until one did
+    lists_by_series: bool | None = None
     # by ladder, the index of the Accept header it takes
     rungs: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
 class Retrieval:
     """Opens resources, remembering which Accept header this server takes, and how it lists instances.
 
-    Copies share that memory.
+    A copy over another session to the server, ``replace(retrieval, session=...)``, shares that memory.
     """
 
-    def __init__(self, session: Session, dialect: Dialect) -> None:
-        self.session: Session = session
-        self.dialect: Dialect = dialect
-        self.learned: _Learned = _Learned(dialect.lists_by_series)
-
-    def over(self, session: Session) -> Retrieval:
-        """Return a copy, sharing what is known of the server, over another session to it."""
-        other = copy.copy(self)
-        other.session = session
-        return other
+    session: Session
+    dialect: Dialect
+    learned: _Learned = field(default_factory=_Learned)
 
     def telling(self, policy: AtOnce) -> Retrieval:
         """Return a copy that reports attempts that overloaded the server to ``policy``.
@@ -123,7 +116,7 @@ class Retrieval:
             if isinstance(event, AttemptFailed) and event.failure in _TOO_MUCH:
                 policy.refused(time.monotonic())
 
-        return self.over(self.session.watched_by(watch))
+        return replace(self, session=self.session.watched_by(watch))
 
     @property
     def as_stored(self) -> bool:

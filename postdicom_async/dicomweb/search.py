@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 
 from postdicom_async.dicom.json_reading import DicomJson
+from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON
 from postdicom_async.dicomweb.filters import (
     STUDY_UID,
     Contradictions,
@@ -28,7 +29,6 @@ from postdicom_async.dicomweb.filters import (
     wire_pairs,
 )
 from postdicom_async.dicomweb.json_answer import JsonAnswer, mark_of
-from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError, UsageError
 from postdicom_async.http.answer import start

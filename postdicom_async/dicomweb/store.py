@@ -31,8 +31,7 @@ import anyio.to_thread
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb import confirm
 from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding
-from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.media_types import DICOM_JSON
+from postdicom_async.dicomweb.dialects import DICOM_JSON, Route
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, StoreVerdict, verdicts_of
 from postdicom_async.disk.files import HeldFile
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, ServerError

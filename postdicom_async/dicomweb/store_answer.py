@@ -17,7 +17,7 @@ from postdicom_async.dicom.json_reading import (
 )
 from postdicom_async.dicom.native_xml import objects_in_xml
 from postdicom_async.dicom.tags import JSON_TAG
-from postdicom_async.dicomweb.media_types import parse_media_type
+from postdicom_async.dicomweb.dialects import parse_media_type
 from postdicom_async.results import Status
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import aclosing
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ class Upload:
         self._deadline = retrieval.session.settings.timeouts.deadline
         self._stores = stores or Stores(limits.parallel_stores)
         self._at_once = self._stores.policy
-        one_call = retrieval.over(retrieval.session.one_call(at_once=True))
+        one_call = replace(retrieval, session=retrieval.session.one_call(at_once=True))
         self._storing = Storing(
             one_call, study_instance_uid, lambda: self._at_once.refused(monotonic()), self._stores.under_way
         )

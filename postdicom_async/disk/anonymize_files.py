@@ -15,8 +15,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Self
 
 from postdicom_async.dicom.anonymize.identities import LONGEST_LINE, PatientRows
-from postdicom_async.disk.files import explained, path_of, write_fully
+from postdicom_async.disk.files import explained, write_fully
 from postdicom_async.disk.private_files import locked, make_folder_durable
+from postdicom_async.disk.sources import path_of
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
 

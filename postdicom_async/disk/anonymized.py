@@ -14,10 +14,17 @@ from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
-from postdicom_async.disk.files import FileBody, HeldFile, Unusable, explain_os_error, explained
+from postdicom_async.disk.files import (
+    FileBody,
+    HeldFile,
+    Unusable,
+    explain_os_error,
+    explained,
+    in_background,
+    outlasting,
+)
 from postdicom_async.disk.sources import IdentifiedSource, Usable, require_anonymization
 from postdicom_async.disk.spool import SpooledFile
-from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.results import Status

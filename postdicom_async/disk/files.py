@@ -1,7 +1,7 @@
-"""Finding files, what their first bytes tell, and a file as a body: looking at a file never raises.
+"""What the first bytes of a file tell, a file as a body, and disk work that does not hold up the event loop.
 
-A file is read twice: its beginning when it is identified, all of it when it is sent. Its identity tells whether it is
-the same file both times; one that has changed in between is an error, never a success.
+Looking at a file never raises. It is read twice: its beginning when it is identified, all of it when it is sent. Its
+identity tells whether it is the same file both times; one that has changed in between is an error, never a success.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import os
 import stat
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, closing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import anyio
+import anyio.lowlevel
 
 from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap
 from postdicom_async.dicom.wholeness import Doubt, what_is_missing
-from postdicom_async.disk.scratch import Scratch, ScratchMap
-from postdicom_async.disk.threads import QuickWork, outlasting
-from postdicom_async.errors import LocalFileError, UsageError
+from postdicom_async.errors import LocalFileError
 from postdicom_async.face import translated
 from postdicom_async.results import InstanceUids, Status
 
@@ -32,7 +33,6 @@ _T = TypeVar("_T")
 _Told = TypeVar("_Told", covariant=True)
 
 _FIRST_READ = 64 * 1024
-_MOST_NAMES = 20_000  # names of one folder held in memory; more are sorted on disk
 _PATIENCE = 2.0  # seconds to check whether a file is whole, on a slow disk
 
 
@@ -45,107 +45,6 @@ class Unusable:
     reason: str
     size: int = 0
     uids: InstanceUids | None = None
-
-
-def path_of(source: str | os.PathLike[str]) -> Path:
-    """Return an argument as a path; refuse an empty one, which would be the current folder."""
-    text: object = None
-    with suppress(TypeError):
-        text = os.fspath(source)
-    if not isinstance(text, str):
-        raise UsageError("a path must be text", argument="sources")
-    if not text:
-        raise UsageError("an empty path", argument="sources")
-    return Path(text)
-
-
-def is_folder(path: Path) -> bool:
-    """Do what `Path.is_dir` does, without raising for paths that cannot be examined."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-def files_at(path: Path) -> Iterator[Path | Unusable]:
-    """Yield a file itself, or every file below a folder in a stable order; report folders that cannot be searched.
-
-    However many files there are and however deep they lie (`os.walk` is recursive), memory holds the names of one
-    folder per level, and only some names of a very large folder.
-    """
-    if not is_folder(path):
-        yield path
-        return
-    levels = [(path, _entries(path))]
-    while levels:
-        folder, entries = levels[-1]
-        problem: OSError | None = None
-        try:
-            kind, name = next(entries, (_END, ""))
-        except OSError as error:
-            problem, kind = error, _END
-        if problem is not None:
-            yield Unusable(str(folder), Status.UNREADABLE, f"folder: {explain_os_error(problem)}")
-        if kind == _END:
-            levels.pop()
-        elif kind == _LINK:
-            reason = "a link to a folder is not followed; name the folder"
-            yield Unusable(str(folder / name), Status.UNREADABLE, reason)
-        elif kind == _FILE:
-            yield folder / name
-        else:
-            levels.append((folder / name, _entries(folder / name)))
-
-
-_LINK, _FILE, _FOLDER, _END = range(4)  # a folder's entries come in this order, those of a kind by name
-
-
-def _entries(folder: Path) -> Iterator[tuple[int, str]]:
-    """Yield a folder's entries: links to folders, then everything that is not a folder, then folders, by name.
-
-    Raises:
-        OSError: it cannot be searched; nothing has been yielded then.
-        LocalFileError: there are very many, and the folder for temporary files has no room for their names.
-    """
-    with closing(Scratch()) as scratch:
-        names: ScratchMap[int] = ScratchMap(scratch, held=_MOST_NAMES)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                kind = _FILE if not _is_folder_entry(entry) else _LINK if entry.is_symlink() else _FOLDER
-                names.put((kind, os.fsencode(entry.name)), 0)
-        for kind, name in names.keys():  # noqa: SIM118 - no dict
-            yield kind, os.fsdecode(name)
-
-
-def sizes_at(path: Path) -> Iterator[int]:
-    """Yield the size of every file that `files_at` yields, in any order; 0 if unknown."""
-    if not is_folder(path):
-        yield _size(path)
-        return
-    waiting = [str(path)]
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if not _is_folder_entry(entry):
-                    yield _size(entry)
-                elif entry.is_symlink():
-                    yield 0
-                else:
-                    waiting.append(entry.path)
-
-
-def _size(file: Path | os.DirEntry[str]) -> int:
-    try:
-        return file.stat().st_size
-    except (OSError, ValueError):
-        return 0
-
-
-def _is_folder_entry(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 _GAPS = {
@@ -326,6 +225,67 @@ def local_file_error(what: str, error: OSError) -> LocalFileError:
 def explained(what: str) -> translated[OSError]:
     """Return a context manager that turns an `OSError` into the `LocalFileError` on ``what``."""
     return translated(OSError, lambda error: local_file_error(what, error))
+
+
+# --- beside the event loop --------------------------------------------------------------------------------------------
+
+_QUICK = 0.003  # seconds that the event loop may stand still for one call
+_SLOW_TURNS = 64
+
+
+async def in_background(work: Callable[[], _T]) -> _T:
+    """Run ``work`` in a thread and return its result; a cancellation waits until the thread is done."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    await outlasting(running)
+    await anyio.lowlevel.checkpoint_if_cancelled()
+    return running.result()
+
+
+async def outlasting(future: asyncio.Future[Any]) -> None:
+    """Wait until a future is done, however it ends, and only then let a cancellation through.
+
+    A thread cannot be stopped: resources of its work may be closed only when the work has ended.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([future])
+        except asyncio.CancelledError as error:  # the shield holds off anyio's cancellation, not asyncio's
+            cancelled = error
+    if not future.cancelled():
+        future.exception()  # so that asyncio does not report it as never retrieved
+    if cancelled is not None:
+        raise cancelled
+
+
+class QuickWork:
+    """Disk work that takes microseconds on most disks, less than a round trip to a thread.
+
+    It runs in the event loop as long as it is quick. After a slow call (a network drive, a sleeping disk) it runs in a
+    thread for a while. The work must close whatever it opens before it returns.
+    """
+
+    def __init__(self) -> None:
+        self._slow_turns = 0
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` and return its result."""
+        return self.here(work) if self.is_quick() else await asyncio.to_thread(work)
+
+    def is_quick(self) -> bool:
+        """Whether the next work is to run `here`; otherwise in a thread."""
+        self._slow_turns, slow = max(0, self._slow_turns - 1), self._slow_turns
+        return not slow
+
+    def here(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in this thread and return its result, noting whether it was quick."""
+        started = time.perf_counter()
+        try:
+            return work()
+        finally:
+            if time.perf_counter() - started > _QUICK:
+                self._slow_turns = _SLOW_TURNS
 
 
 # --- a file as a body -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ iterable is never collected into a list, and a stream is read when its turn come
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,7 +18,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from contextlib import aclosing
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
@@ -36,13 +37,11 @@ from postdicom_async.disk.files import (
     Unusable,
     explain_os_error,
     explained,
-    files_at,
     look_into,
-    path_of,
     read_beginning,
-    sizes_at,
     unusable,
 )
+from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.disk.spool import SpooledBytes, SpooledFile, Stream, is_reader, is_stream, spooled
 from postdicom_async.errors import UsageError
 from postdicom_async.face import translated
@@ -65,6 +64,7 @@ What another end of a job yields has been identified there, and is passed on as 
 
 _FILES_A_HOP = 32  # files read in one call to a thread: a call costs as much as several small reads
 _BYTES_A_HOP = 4 << 20  # bytes in memory drawn from the caller's iterator in one call to a thread
+_MOST_NAMES = 20_000  # names of one folder held in memory; more are sorted on disk
 _OPEN_FILE = "an open file: give its path, or open it with aiofiles"
 _TABLE = 'a table: give its column of paths, such as frame["path"]'
 _PATHS_ONLY = "give paths, or an iterable of them"
@@ -279,6 +279,110 @@ def require_anonymization(anonymization: object) -> None:
 
     if not isinstance(anonymization, Anonymization):
         raise UsageError("give an Anonymization, or None", argument="anonymize")
+
+
+# --- files and folders ------------------------------------------------------------------------------------------------
+
+
+def path_of(source: str | os.PathLike[str]) -> Path:
+    """Return an argument as a path; refuse an empty one, which would be the current folder."""
+    text: object = None
+    with suppress(TypeError):
+        text = os.fspath(source)
+    if not isinstance(text, str):
+        raise UsageError("a path must be text", argument="sources")
+    if not text:
+        raise UsageError("an empty path", argument="sources")
+    return Path(text)
+
+
+def is_folder(path: Path) -> bool:
+    """Do what `Path.is_dir` does, without raising for paths that cannot be examined."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def files_at(path: Path) -> Iterator[Path | Unusable]:
+    """Yield a file itself, or every file below a folder in a stable order; report folders that cannot be searched.
+
+    However many files there are and however deep they lie (`os.walk` is recursive), memory holds the names of one
+    folder per level, and only some names of a very large folder.
+    """
+    if not is_folder(path):
+        yield path
+        return
+    levels = [(path, _entries(path))]
+    while levels:
+        folder, entries = levels[-1]
+        problem: OSError | None = None
+        try:
+            kind, name = next(entries, (_END, ""))
+        except OSError as error:
+            problem, kind = error, _END
+        if problem is not None:
+            yield Unusable(str(folder), Status.UNREADABLE, f"folder: {explain_os_error(problem)}")
+        if kind == _END:
+            levels.pop()
+        elif kind == _LINK:
+            reason = "a link to a folder is not followed; name the folder"
+            yield Unusable(str(folder / name), Status.UNREADABLE, reason)
+        elif kind == _FILE:
+            yield folder / name
+        else:
+            levels.append((folder / name, _entries(folder / name)))
+
+
+_LINK, _FILE, _FOLDER, _END = range(4)  # a folder's entries come in this order, those of a kind by name
+
+
+def _entries(folder: Path) -> Iterator[tuple[int, str]]:
+    """Yield a folder's entries: links to folders, then everything that is not a folder, then folders, by name.
+
+    Raises:
+        OSError: it cannot be searched; nothing has been yielded then.
+        LocalFileError: there are very many, and the folder for temporary files has no room for their names.
+    """
+    with closing(Scratch()) as scratch:
+        names: ScratchMap[int] = ScratchMap(scratch, held=_MOST_NAMES)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                kind = _FILE if not _is_folder_entry(entry) else _LINK if entry.is_symlink() else _FOLDER
+                names.put((kind, os.fsencode(entry.name)), 0)
+        for kind, name in names.keys():  # noqa: SIM118 - no dict
+            yield kind, os.fsdecode(name)
+
+
+def sizes_at(path: Path) -> Iterator[int]:
+    """Yield the size of every file that `files_at` yields, in any order; 0 if unknown."""
+    if not is_folder(path):
+        yield _size(path)
+        return
+    waiting = [str(path)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if not _is_folder_entry(entry):
+                    yield _size(entry)
+                elif entry.is_symlink():
+                    yield 0
+                else:
+                    waiting.append(entry.path)
+
+
+def _size(file: Path | os.DirEntry[str]) -> int:
+    try:
+        return file.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _is_folder_entry(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 # --- in memory ------------------------------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ from uuid import uuid4
 from anyio import to_thread
 
 from postdicom_async.dicom.json_reading import DicomJson, NotDicomJson, first_value, objects_in
-from postdicom_async.dicomweb.dialects import Dialect
+from postdicom_async.dicomweb.dialects import DICOM_JSON, Dialect, parse_media_type
 from postdicom_async.dicomweb.json_answer import refuse_cut_json
-from postdicom_async.dicomweb.media_types import DICOM_JSON, parse_media_type
 from postdicom_async.errors import PostdicomError
 from postdicom_async.http.exchange import Call
 from postdicom_async.http.retry import Repeat

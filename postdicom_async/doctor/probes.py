@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from postdicom_async.dicom.json_reading import first_value
 from postdicom_async.dicom.tags import JSON_TAG
-from postdicom_async.dicomweb.dialects import Dialect, FilterForm, Route
+from postdicom_async.dicomweb.dialects import INSTANCE_LADDER, Dialect, FilterForm, Route
 from postdicom_async.dicomweb.filters import contradicted, expectations, query_string, wire_pairs
 from postdicom_async.dicomweb.json_answer import NO_DICOM_JSON
-from postdicom_async.dicomweb.media_types import INSTANCE_LADDER
 from postdicom_async.doctor.examination import (
     Examination,
     KeptAnswer,

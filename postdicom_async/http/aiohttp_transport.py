@@ -13,8 +13,9 @@ from __future__ import annotations
 # ruff: noqa: SLF001 - see `require_inside`
 import asyncio
 import ssl
+import threading
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from itertools import count
@@ -22,15 +23,21 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
+import anyio
+import anyio.to_thread
 import httpx
 from yarl import URL
 
 from postdicom_async.face import translated
 from postdicom_async.http.connections import Connecting, close_without_loop, require_inside
 from postdicom_async.http.problems import UnreadableHead, refused_by_alert
+from postdicom_async.http.tls import tls_context
+from postdicom_async.settings import Tls
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
+
+    from postdicom_async.settings import Settings
 
 _READ_AHEAD = 128 * 1024  # bytes; aiohttp stops reading at twice this, so a slow reader holds that much of each answer
 _PIECES_IN_A_ROW = 8
@@ -41,6 +48,68 @@ _NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 require_inside(aiohttp.StreamReader, "_buffer", "_wait", "_read_nowait", "_read_nowait_chunk")
 require_inside(aiohttp.ClientResponse, "_writer")
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """An httpx transport on aiohttp.
+
+    It behaves as an httpx transport does: no redirects, no cookies, no decompression, no added headers, no proxies from
+    the environment. It has no connection limit of its own; the session's limiter is in front of it.
+
+    It can be created outside an event loop. The first request over TLS reads the system's certificates, in a thread, so
+    that the event loop continues.
+
+    State: connections belong to the event loop that made them, so there is one `Edge` for each loop. ``_context`` is
+    set once, under a lock, by the thread that reads the certificates. ``_closings`` counts calls of `aclose`: a request
+    that waits for them must not open a connection that nobody would close.
+
+    Raises:
+        UsageError: a certificate or key cannot be used.
+    """
+
+    def __init__(self, settings: Settings, *, proxy: str | None = None, context: ssl.SSLContext | None = None) -> None:
+        self._settings = settings
+        self._proxy = proxy
+        self._context = tls_context(settings.tls) if context is None and settings.tls != Tls() else context
+        self._edges: dict[asyncio.AbstractEventLoop, Edge] = {}
+        self._closings = 0
+        self._reading = threading.Lock()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return as soon as the answer's head has arrived; the httpx errors raised hold no URL."""
+        if self._context is None and (request.url.scheme == "https" or (self._proxy or "").startswith("https")):
+            closings = self._closings
+            limiter = anyio.CapacityLimiter(1)  # the threads of others may wait for this very request
+            await anyio.to_thread.run_sync(self._read_certificates, abandon_on_cancel=True, limiter=limiter)
+            if closings != self._closings:
+                raise httpx.ConnectError("closed before there was a connection")
+        loop = asyncio.get_running_loop()
+        edge = self._edges.get(loop)
+        if edge is None:
+            self._leave([ended for ended in list(self._edges) if ended.is_closed()])
+            self._edges[loop] = edge = Edge(connect=self._settings.timeouts.connect, proxy=self._proxy)
+        return await edge.send(request, self._context)
+
+    def _read_certificates(self) -> None:
+        """Read them once, however many requests wait for them."""
+        with self._reading:
+            if self._context is None:
+                self._context = tls_context(self._settings.tls)
+
+    def _leave(self, loops: Iterable[asyncio.AbstractEventLoop]) -> None:
+        """Close the connections that belong to event loops other than the running one."""
+        for loop in loops:
+            edge = self._edges.pop(loop, None)
+            if edge is not None:
+                edge.leave()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        self._closings += 1
+        edge = self._edges.pop(asyncio.get_running_loop(), None)
+        self._leave(list(self._edges))
+        if edge is not None:
+            await edge.close()
 
 
 class Edge:

@@ -6,12 +6,9 @@ here: the session watches for silence itself, alike for every transport.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
-import ssl
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -20,16 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import anyio
-import anyio.to_thread
-import httpx
-
 from postdicom_async.errors import UsageError
 from postdicom_async.http.tls import tls_context
 from postdicom_async.settings import Tls
 
 if TYPE_CHECKING:
-    from postdicom_async.http.aiohttp_transport import Edge
+    import ssl
+
+    import httpx
+
     from postdicom_async.http.credentials import Credentials
     from postdicom_async.settings import Settings
 
@@ -129,7 +125,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 class ChosenTransport(NamedTuple):
-    """A transport's name, ``"aiohttp"`` or ``"custom"``, and the function that creates it when a session opens."""
+    """A transport's name, ``"aiohttp"`` or ``"custom"``, and the function that makes it for the first request."""
 
     name: str
     make: Callable[[], httpx.AsyncBaseTransport]
@@ -143,9 +139,7 @@ def choose_transport(url: str, settings: Settings) -> ChosenTransport:
     """
     # Made this early only if there are files to check: it takes tens of milliseconds.
     context = tls_context(settings.tls) if settings.tls != Tls() else None
-    return ChosenTransport(
-        "aiohttp", partial(AiohttpTransport, settings, proxy=_proxy_for(url, settings), context=context)
-    )
+    return ChosenTransport("aiohttp", partial(_on_aiohttp, settings, _proxy_for(url, settings), context))
 
 
 _PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
@@ -179,74 +173,10 @@ def _checked_proxy(proxy: str | None) -> str | None:
     return proxy
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """An httpx transport on aiohttp.
+def _on_aiohttp(settings: Settings, proxy: str | None, context: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
+    """Import aiohttp, which takes a tenth of a second or more, and return a transport on it; called in a thread."""
+    from postdicom_async.http.aiohttp_transport import AiohttpTransport
 
-    It behaves as an httpx transport does: no redirects, no cookies, no decompression, no added headers, no proxies from
-    the environment. It has no connection limit of its own; the session's limiter is in front of it.
-
-    It can be created outside an event loop and costs nothing until the first request. That request imports aiohttp and
-    reads the system's certificates, a tenth of a second or more, in a thread, so that the event loop continues.
-
-    State: connections belong to the event loop that made them, so there is one `Edge` for each loop. ``_context`` and
-    ``_make_edge`` are set once, under a lock, by the thread that prepares the first request. ``_closings`` counts calls
-    of `aclose`: a request being prepared meanwhile must not open a connection that nobody would close.
-
-    Raises:
-        UsageError: a certificate or key cannot be used.
-    """
-
-    def __init__(self, settings: Settings, *, proxy: str | None = None, context: ssl.SSLContext | None = None) -> None:
-        self._settings = settings
-        self._proxy = proxy
-        self._context = tls_context(settings.tls) if context is None and settings.tls != Tls() else context
-        self._edges: dict[asyncio.AbstractEventLoop, Edge] = {}
-        self._make_edge: Callable[[], Edge] | None = None
-        self._closings = 0
-        self._preparing = threading.Lock()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return as soon as the answer's head has arrived; the httpx errors raised hold no URL."""
-        secure = request.url.scheme == "https" or (self._proxy or "").startswith("https")
-        make = self._make_edge
-        if make is None or (secure and self._context is None):
-            closings = self._closings
-            # Not in asyncio's default executor: all its threads may be busy with work that waits for this very request.
-            prepare = partial(self._prepare, secure=secure)
-            make = await anyio.to_thread.run_sync(prepare, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
-            if closings != self._closings:
-                raise httpx.ConnectError("closed before there was a connection")
-        loop = asyncio.get_running_loop()
-        edge = self._edges.get(loop)
-        if edge is None:
-            self._leave([ended for ended in list(self._edges) if ended.is_closed()])
-            self._edges[loop] = edge = make()
-        return await edge.send(request, self._context)
-
-    def _prepare(self, *, secure: bool) -> Callable[[], Edge]:
-        """Do the slow preparation, in a thread, once, however many requests wait for it."""
-        with self._preparing:
-            if secure and self._context is None:
-                self._context = tls_context(self._settings.tls)
-            if self._make_edge is None:
-                from postdicom_async.http.aiohttp_transport import Edge
-
-                if (self._proxy or "").startswith("socks"):
-                    import_module("postdicom_async.http.socks")
-                self._make_edge = partial(Edge, connect=self._settings.timeouts.connect, proxy=self._proxy)
-            return self._make_edge
-
-    def _leave(self, loops: Iterable[asyncio.AbstractEventLoop]) -> None:
-        """Close the connections that belong to event loops other than the running one."""
-        for loop in loops:
-            edge = self._edges.pop(loop, None)
-            if edge is not None:
-                edge.leave()
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        self._closings += 1
-        edge = self._edges.pop(asyncio.get_running_loop(), None)
-        self._leave(list(self._edges))
-        if edge is not None:
-            await edge.close()
+    if (proxy or "").startswith("socks"):
+        import_module("postdicom_async.http.socks")
+    return AiohttpTransport(settings, proxy=proxy, context=context)

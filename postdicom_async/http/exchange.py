@@ -382,9 +382,10 @@ class Exchange:
             self.begun = True
             with watch, quiet_http_logs(), self.watch.active():
                 watch.expect(monotonic() + timeouts.connect + answer)
+                transport = await self.link.transport()
                 if auth is None:
-                    return await self.link.transport.handle_async_request(request)
-                return await _authenticated(self.link.transport, request, auth)
+                    return await transport.handle_async_request(request)
+                return await _authenticated(transport, request, auth)
 
     def ended(self, status: int | None, received: int, error: BaseException | None) -> None:
         """Tell those who watch that its answer has been read, or that there will be none."""

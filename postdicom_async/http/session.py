@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.to_thread
 import httpx
 
 from postdicom_async.errors import AuthenticationFailed, PostdicomError, UsageError
@@ -121,10 +123,10 @@ class Session:
         return self._link is not None
 
     async def open(self) -> None:
-        """Create the transport; nothing is sent."""
+        """Make ready for requests; nothing is sent."""
         if self._link is not None:
             raise UsageError("this session is open already; make another one, or a copy with with_options(...)")
-        self._link, self._was_closed = SharedConnections(self.settings, self._chosen), False
+        self._link, self._was_closed = SharedConnections(self.settings, self._chosen, self._transport), False
 
     async def close(self) -> None:
         """Close every connection. What is under way fails."""
@@ -369,17 +371,18 @@ class SharedConnections:
         budget: the retry budget.
         clock: times all waits for the network.
         paused: open answers that nobody reads at the moment, the oldest first.
-        transport: makes the requests.
         is_closed: whether it can no longer be used.
     """
 
-    def __init__(self, settings: Settings, chosen: ChosenTransport) -> None:
+    def __init__(self, settings: Settings, chosen: ChosenTransport, transport: httpx.AsyncBaseTransport | None) -> None:
         self.slots: anyio.CapacityLimiter = anyio.CapacityLimiter(settings.limits.connections)
         self.listings: anyio.CapacityLimiter = anyio.CapacityLimiter(settings.limits.parallel_searches)
         self.budget: RetryBudget = RetryBudget(settings.retry.budget)
         self.clock: Clock = Clock()
         self.paused: dict[StreamedAnswer, None] = {}
-        self.transport: httpx.AsyncBaseTransport = chosen.make()
+        self._chosen = chosen
+        self._transport = transport
+        self._making = threading.Lock()
         self.is_closed: bool = False
         self._loop = asyncio.get_running_loop()
 
@@ -402,7 +405,28 @@ class SharedConnections:
         self.is_closed = True
         self.clock.close()
         with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
-            await self.transport.aclose()
+            if self._transport is not None:
+                await self._transport.aclose()
+
+    async def transport(self) -> httpx.AsyncBaseTransport:
+        """Return the transport, made in a thread for the first request, so that the event loop continues.
+
+        Raises:
+            httpx.ConnectError: the connections were closed meanwhile: nobody would close another one.
+        """
+        if self._transport is not None:
+            return self._transport
+        limiter = anyio.CapacityLimiter(1)  # the threads of others may all be busy, waiting for this very request
+        transport = await anyio.to_thread.run_sync(self._make_transport, abandon_on_cancel=True, limiter=limiter)
+        if self.is_closed:
+            raise httpx.ConnectError("closed before there was a connection")
+        return transport
+
+    def _make_transport(self) -> httpx.AsyncBaseTransport:
+        with self._making:  # once, however many requests wait for it
+            if self._transport is None:
+                self._transport = self._chosen.make()
+            return self._transport
 
     async def take_slot(self, holder: object, *, listing: bool) -> None:
         """Wait for a slot; with ``listing``, first for one of the few that searches and metadata may use.

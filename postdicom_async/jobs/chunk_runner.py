@@ -12,8 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from postdicom_async.disk.files import Unusable
-from postdicom_async.disk.threads import outlasting
+from postdicom_async.disk.files import Unusable, outlasting
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.compare_bytes import digest_of
 from postdicom_async.jobs.ends.end import Feature, ListedInstance

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from postdicom_async.disk.threads import in_background, outlasting
+from postdicom_async.disk.files import in_background, outlasting
 from postdicom_async.errors import JobStopped, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs.chunk_runner import ChunkOptions, LocalDispatcher

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from postdicom_async import errors
-from postdicom_async.disk.threads import outlasting
+from postdicom_async.disk.files import outlasting
 from postdicom_async.jobs.context import could_not_be_listed, plan_study_or_fail
 from postdicom_async.jobs.ends.end import Feature
 from postdicom_async.jobs.ledger.schema import ItemRow, Stage

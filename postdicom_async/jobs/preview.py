@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from postdicom_async.disk.threads import in_background
+from postdicom_async.disk.files import in_background
 from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.context import Context, Unlisted, plan_study
 from postdicom_async.jobs.deleting import DeletePhase

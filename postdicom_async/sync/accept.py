@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
-from postdicom_async.dicomweb.media_types import FRAME_LADDER
+from postdicom_async.dicomweb.dialects import FRAME_LADDER
 from postdicom_async.errors import UsageError
 
 MediaTypes: TypeAlias = Iterable[str | tuple[str] | tuple[str, str]]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from postdicom_async.dicom.json_reading import NotDicomJson, objects_in
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout
 from postdicom_async.dicom.native_xml import objects_in_xml
-from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.media_types import DICOM_JSON, parse_media_type
+from postdicom_async.dicomweb.dialects import DICOM_JSON, Route, parse_media_type
 from postdicom_async.dicomweb.store import multipart_of
 from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.face import translated

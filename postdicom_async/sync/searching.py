@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from postdicom_async.dicomweb.dialects import Route
+from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON, Route
 from postdicom_async.dicomweb.filters import (
     INSTANCE_UID,
     SERIES_UID,
@@ -19,7 +19,6 @@ from postdicom_async.dicomweb.filters import (
     wire_pairs,
 )
 from postdicom_async.dicomweb.json_answer import JsonAnswer
-from postdicom_async.dicomweb.media_types import ASKING_FOR_JSON
 from postdicom_async.dicomweb.search import SearchQuery, check_page, find
 from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.http.exchange import Call

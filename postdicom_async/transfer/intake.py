@@ -31,11 +31,10 @@ import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.disk.anonymized import AnonymizedBody, anonymized
-from postdicom_async.disk.files import FileBody, HeldFile, Unusable
+from postdicom_async.disk.files import FileBody, HeldFile, Unusable, outlasting
 from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.disk.sources import IdentifiedSource, Sources, Usable, measure, read_sources, require_anonymization
 from postdicom_async.disk.spool import SpooledFile
-from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import OnProgress, Outcome, Status, UploadReport

@@ -15,8 +15,8 @@ from collections.abc import Hashable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from postdicom_async.disk.files import outlasting
 from postdicom_async.disk.journal import Journal
-from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.results import (

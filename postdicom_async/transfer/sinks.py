@@ -9,16 +9,20 @@ arrive while a thread works on it wait for that thread, in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from postdicom_async.dicom.header import InstanceHeader
 from postdicom_async.dicom.layout import RelativeName
+from postdicom_async.disk.files import QuickWork
 from postdicom_async.disk.folder import PartialFile, SafeFolder
-from postdicom_async.disk.threads import DiskPool, QuickWork, shared_pool
 from postdicom_async.results import InstanceUids
 
 Pieces: TypeAlias = Sequence[bytes | memoryview]
@@ -93,6 +97,128 @@ def by_uids(name: Callable[[InstanceUids], RelativeName]) -> Callable[[Arriving]
     """Return how a `FolderSink` names files whose UIDs are enough."""
     return lambda arriving: name(arriving.header.uids)
 
+
+# --- threads that make files durable ----------------------------------------------------------------------------------
+
+AT_ONCE = 8
+MOST_BYTES = 8 << 20
+
+WhenDone: TypeAlias = Callable[[BaseException | None], None]
+"""Called in the event loop with the exception of the work, or None; it must not raise."""
+
+
+class DiskPool:
+    """Runs work in up to `AT_ONCE` threads. Its methods are called in the event loop it was made in.
+
+    One fsync after another takes ten times as long as eight at once, which a file system commits together. Work is
+    submitted without waiting; its producer awaits `room` in between, so that the network is slowed down.
+
+    State: the queue belongs to the lock; work in progress, and results, to the event loop. A thread takes the next work
+    by itself, and wakes the loop once for all results: a thread switch costs more than a small file.
+    """
+
+    def __init__(self) -> None:
+        self.users: int = 0
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="postdicom-disk")
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Callable[[], None], WhenDone]] = deque()
+        self._busy = 0
+        self._has_threads = False
+        self._ended: deque[tuple[WhenDone, BaseException | None]] = deque()
+        self._woken = False
+        self._held = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def start(self, work: Callable[[], None], ended: WhenDone) -> None:
+        """Run ``work`` when a thread is free; it is queued in memory until then.
+
+        If the system gives no more threads, the existing ones do it; without any it is done here.
+        """
+        with self._lock:
+            self._waiting.append((work, ended))
+            if self._busy == AT_ONCE and self._has_threads:
+                return
+            self._busy += 1
+        try:
+            self._threads.submit(self._run)
+        except RuntimeError:
+            if not self._has_threads:
+                self._run()
+        else:
+            self._has_threads = True
+
+    def hold(self, size: int) -> None:
+        """Count bytes that wait to be written; give the same number back with `release`."""
+        self._held += size
+        if self._held >= MOST_BYTES:
+            self._room.clear()
+
+    def release(self, size: int) -> None:
+        """Count off bytes that were held."""
+        self._held -= size
+        if self._held < MOST_BYTES:
+            self._room.set()
+
+    def is_full(self) -> bool:
+        """Whether `room` would wait."""
+        return self._held >= MOST_BYTES
+
+    async def room(self) -> None:
+        """Wait until few enough bytes are held."""
+        await self._room.wait()
+
+    def close(self) -> None:
+        """End the threads. All work must have ended."""
+        self._threads.shutdown(wait=False)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._busy = max(0, self._busy - 1)  # a thread that seemed not to start may run late
+                    return
+                work, ended = self._waiting.popleft()
+            problem: BaseException | None = None
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - passed to the submitter's callback
+                problem = error
+            with self._lock:
+                self._ended.append((ended, problem))
+                wake, self._woken = not self._woken, True
+            del work, ended, problem  # no references stay while the thread waits
+            if wake:
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._woken = False
+            told, self._ended = self._ended, deque()
+        for ended, problem in told:
+            ended(problem)
+
+
+_shared: dict[asyncio.AbstractEventLoop, DiskPool] = {}
+
+
+@contextmanager
+def shared_pool() -> Iterator[DiskPool]:
+    """Yield the pool of the running event loop: its limits apply to all downloads together."""
+    loop = asyncio.get_running_loop()
+    pool = _shared.get(loop) or _shared.setdefault(loop, DiskPool())
+    pool.users += 1
+    try:
+        yield pool
+    finally:
+        pool.users -= 1
+        if not pool.users:
+            del _shared[loop]
+            pool.close()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
 
 _LEAST_HELD = 32 * 1024  # bytes the smallest file counts as, so that the number of waiting files is bounded too
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, TypeVar
+from uuid import UUID
 
 from postdicom_async.dicom.json_reading import read_json
-from postdicom_async.errors import ProtocolError
+from postdicom_async.errors import ProtocolError, UsageError
 from postdicom_async.face import public_face
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -322,6 +323,29 @@ class Account(VendorAnswer):
     def users(self) -> list[User]:
         """Its users."""
         return self._objects(User, "UserList")
+
+
+_OfAccount = TypeVar("_OfAccount", Institution, User)
+
+
+def choose(argument: str, known: Sequence[_OfAccount], wanted: object) -> _OfAccount:
+    """Return the one with this UUID or name; without either, the only one there is.
+
+    Raises:
+        UsageError: none or several could be meant; the message names the argument.
+    """
+    if wanted is None:
+        if len(known) == 1:
+            return known[0]
+        raise UsageError(f"the account has {len(known)}; name one by its UUID or its name", argument=argument)
+    if not isinstance(wanted, str | UUID):
+        raise UsageError("give a UUID or a name", argument=argument)
+    text = str(wanted).strip().lower()
+    by_uuid = [one for one in known if one.identity.lower() == text and text]
+    found = by_uuid or [one for one in known if text and text in [name.strip().lower() for name in one.names if name]]
+    if len(found) == 1:
+        return found[0]
+    raise UsageError("several in the account have that name" if found else "not in the account", argument=argument)
 
 
 # --- what came -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from postdicom_async.disk.threads import in_background
+from postdicom_async.disk.files import in_background
 from postdicom_async.errors import PostdicomError
 from postdicom_async.face import public_face
 from postdicom_async.jobs.job import Job

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 
 from postdicom_async import Limits, Retry, Settings, Timeouts, Tls
-from postdicom_async.http.endpoint import AiohttpTransport
+from postdicom_async.http.aiohttp_transport import AiohttpTransport
 from postdicom_async.http.tls import tls_context
 
 if TYPE_CHECKING:

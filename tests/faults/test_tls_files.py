@@ -186,7 +186,7 @@ EVERY_MISTAKE = """
 import asyncio, sys
 from postdicom_async import DicomWeb, Settings, Tls, UsageError
 from postdicom_async.http.tls import tls_context
-from postdicom_async.http.endpoint import AiohttpTransport
+from postdicom_async.http.aiohttp_transport import AiohttpTransport
 
 async def main(given):
     certificate, key, password = given

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from postdicom_async import ConnectionFailed, DicomWeb, Settings, Tls
-from postdicom_async.http.endpoint import AiohttpTransport
+from postdicom_async.http.aiohttp_transport import AiohttpTransport
 from tests.faults.clients import settings
 from tests.support.certificates import Authority
 from tests.support.exchange import ReplyFraming

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from postdicom_async import Tls
-from postdicom_async.http.endpoint import AiohttpTransport
+from postdicom_async.http.aiohttp_transport import AiohttpTransport
 from tests.faults.clients import settings
 from tests.faults.test_transport import LOOPS, STRAY, connections_to, run_in
 from tests.support.certificates import Authority

@@ -17,7 +17,7 @@ from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicomweb.store import RelatedBody
 from postdicom_async.disk.files import FileBody
 from postdicom_async.disk.sources import Usable
-from postdicom_async.http.endpoint import AiohttpTransport
+from postdicom_async.http.aiohttp_transport import AiohttpTransport
 from postdicom_async.http.exchange import Clock, SentBody, Watchdog
 from tests.faults.clients import FAST
 from tests.support.dicom_files import small_dicom

@@ -19,7 +19,7 @@ import pytest
 
 from postdicom_async import AuthenticationFailed, ConnectionFailed, DicomWeb, PostdicomError, Settings, Tls, UsageError
 from postdicom_async.http import endpoint as transports
-from postdicom_async.http.endpoint import AiohttpTransport
+from postdicom_async.http.aiohttp_transport import AiohttpTransport
 from tests.faults.clients import FAST, settings
 from tests.faults.test_tls_and_proxies import closing, proxy_to, pump
 from tests.faults.test_transport import LOOPS, connections_to, run_in
@@ -367,7 +367,7 @@ print([name for name in ("aiohttp", "yarl", "aiohttp_socks") if name in sys.modu
 BEGINNING = """
 import asyncio, sys, threading
 from postdicom_async import DicomWeb, PostdicomError, Retry, Settings
-from postdicom_async.http import endpoint
+from postdicom_async.http import tls
 
 imported, read = {}, []
 
@@ -376,8 +376,8 @@ def note(what, words):
         imported.setdefault(words[0], threading.current_thread())
 
 sys.addaudithook(note)
-made = endpoint.tls_context
-endpoint.tls_context = lambda tls: (read.append(threading.current_thread()), made(tls))[1]
+made = tls.tls_context
+tls.tls_context = lambda tls: (read.append(threading.current_thread()), made(tls))[1]
 
 async def search(archive):
     try:
@@ -435,31 +435,35 @@ def test_a_first_request_while_all_threads_wait_for_it() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def preparing_takes(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = AiohttpTransport._prepare
+def making_takes(seconds: float, monkeypatch: pytest.MonkeyPatch) -> list[httpx.AsyncBaseTransport]:
+    """Make transports slowly, as where aiohttp is imported from a slow disk; return those made."""
+    made: list[httpx.AsyncBaseTransport] = []
+    make = transports._on_aiohttp
 
-    def slowly(transport: AiohttpTransport, *, secure: bool) -> Any:
+    def slowly(*arguments: Any) -> httpx.AsyncBaseTransport:
         time.sleep(seconds)
-        return prepare(transport, secure=secure)
+        made.append(make(*arguments))
+        return made[-1]
 
-    monkeypatch.setattr(AiohttpTransport, "_prepare", slowly)
+    monkeypatch.setattr(transports, "_on_aiohttp", slowly)
+    return made
 
 
-async def test_first_requests_at_once_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_first_requests_at_once_share_one_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of them are cancelled while aiohttp is imported."""
-    preparing_takes(0.05, monkeypatch)
-    async with FaultyServer() as server:
-        transport = AiohttpTransport(FAST)
-        tasks = [asyncio.create_task(searched_raw(transport, server.url)) for _ in range(30)]
-        await asyncio.sleep(0.01)
-        for task in tasks[::3]:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(one) for one in ends] == [asyncio.CancelledError, int, int] * 10
-        before = server.connections
-        await searched_raw(transport, server.url)
-        assert server.connections == before <= 20
-        await transport.aclose()
+    made = making_takes(0.05, monkeypatch)
+    async with FaultyServer(EMPTY) as server:
+        async with DicomWeb(server.url, settings=FAST) as archive:
+            tasks = [asyncio.create_task(archive.search_for_studies().all()) for _ in range(30)]
+            await asyncio.sleep(0.01)
+            for task in tasks[::3]:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(one) for one in ends] == [asyncio.CancelledError, list, list] * 10
+            before = server.connections
+            await archive.search_for_studies().all()
+            assert server.connections == before <= 20
+        assert len(made) == 1
         await server.until(lambda seen: not seen.open_connections)
 
 
@@ -470,11 +474,28 @@ async def searched_raw(transport: AiohttpTransport, url: str) -> int:
     return answer.status_code
 
 
-async def test_closed_while_the_first_request_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    preparing_takes(0.1, monkeypatch)
+async def test_closed_while_the_transport_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    making_takes(0.1, monkeypatch)
+    async with FaultyServer() as server:
+        async with DicomWeb(server.url, settings=settings(max_attempts=1)) as archive:
+            task = asyncio.create_task(archive.search_for_studies().all())
+            await asyncio.sleep(0.02)
+        with pytest.raises(ConnectionFailed):
+            await task
+        assert not server.connections
+
+
+async def test_closed_while_certificates_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = AiohttpTransport._read_certificates
+
+    def slowly(transport: AiohttpTransport) -> None:
+        time.sleep(0.1)
+        read(transport)
+
+    monkeypatch.setattr(AiohttpTransport, "_read_certificates", slowly)
     async with FaultyServer() as server:
         transport = AiohttpTransport(FAST)
-        task = asyncio.create_task(searched_raw(transport, server.url))
+        task = asyncio.create_task(searched_raw(transport, server.url.replace("http:", "https:")))
         await asyncio.sleep(0.02)
         await transport.aclose()
         with pytest.raises(httpx.ConnectError):

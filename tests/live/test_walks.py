@@ -64,7 +64,7 @@ async def test_scan(walk: Walk, sources: Path) -> None:
     assert len(walk.through()) <= 9
 
 
-@pytest.mark.parametrize(("action", "most"), [("search", 21), ("upload", 28), ("download", 35), ("order", 21)])
+@pytest.mark.parametrize(("action", "most"), [("search", 20), ("upload", 24), ("download", 32), ("order", 20)])
 async def test_dicomweb(
     walk: Walk, sources: Path, embedded_archive: EmbeddedArchive, tmp_path: Path, action: str, most: int
 ) -> None:
@@ -83,7 +83,7 @@ async def test_dicomweb(
     assert len(walk.through()) <= most
 
 
-@pytest.mark.parametrize(("action", "most"), [("order", 15), ("upload", 24)])
+@pytest.mark.parametrize(("action", "most"), [("order", 15), ("upload", 22)])
 async def test_cloud(walk: Walk, sources: Path, embedded_archive: EmbeddedArchive, action: str, most: int) -> None:
     keys = embedded_archive.cloud_api_key, embedded_archive.cloud_account_key
     async with CloudApi(*keys, router_url=embedded_archive.router_url) as client:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from postdicom_async.dicomweb.media_types import FRAME_LADDER
+from postdicom_async.dicomweb.dialects import FRAME_LADDER
 from postdicom_async.errors import UsageError
 from postdicom_async.sync.accept import instances_ladder, rendered_accept, values_ladder
 

@@ -8,7 +8,7 @@ import threading
 import anyio
 import pytest
 
-from postdicom_async.disk.threads import in_background
+from postdicom_async.disk.files import in_background
 from tests.support.slow_work import Slow
 
 

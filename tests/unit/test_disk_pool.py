@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from postdicom_async.disk import threads as pool_module
-from postdicom_async.disk.threads import DiskPool, shared_pool
+from postdicom_async.transfer import sinks as pool_module
+from postdicom_async.transfer.sinks import DiskPool, shared_pool
 from tests.support.slow_work import Slow
 
 Told = list[BaseException | None]

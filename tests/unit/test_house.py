@@ -112,7 +112,6 @@ PURE = {
         "dicom.text",
         "dicom.wholeness",
         "dicomweb.filters",
-        "dicomweb.media_types",
         "dicomweb.dialects",
         "dicomweb.multipart",
         "dicomweb.store_answer",

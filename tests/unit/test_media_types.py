@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postdicom_async.dicomweb.media_types import FRAME_LADDER, INSTANCE_LADDER, ContentType, parse_media_type
+from postdicom_async.dicomweb.dialects import FRAME_LADDER, INSTANCE_LADDER, ContentType, parse_media_type
 
 TABLE: list[tuple[str | None, str, dict[str, str]]] = [
     (None, "", {}),

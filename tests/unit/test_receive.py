@@ -17,11 +17,11 @@ import pytest
 from postdicom_async.dicom.layout import relative_names
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
-from postdicom_async.disk import threads as pool_module
 from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.errors import ConnectionFailed, LocalFileError, ProtocolError
 from postdicom_async.http.answer import StreamedAnswer
 from postdicom_async.results import BytesMoved, InstanceFinished, InstanceUids, Outcome, ProgressEvent
+from postdicom_async.transfer import sinks as pool_module
 from postdicom_async.transfer.arrivals import Arrivals
 from postdicom_async.transfer.outcomes import Gathered, Meter
 from postdicom_async.transfer.sinks import FolderSink, by_uids
@@ -412,7 +412,7 @@ async def test_quick_writes_run_in_the_event_loop_and_slow_ones_leave_it(
             threading.Event().wait(0.6)
         return real(descriptor, pieces)
 
-    monkeypatch.setattr("postdicom_async.disk.threads._QUICK", 0.5)
+    monkeypatch.setattr("postdicom_async.disk.files._QUICK", 0.5)
     monkeypatch.setattr(os, "writev", writev)
     with receiving(tmp_path, fsync=False) as case:
         await case.receive(Answer(multipart_related(files(40))))

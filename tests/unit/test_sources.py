@@ -384,7 +384,7 @@ async def test_a_folder_with_more_names_than_are_held(
         (tmp_path / "f" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "f" / name).write_bytes(small_dicom())
     (tmp_path / "f" / "b" / "link").symlink_to(tmp_path)
-    monkeypatch.setattr(files, "_MOST_NAMES", most)
+    monkeypatch.setattr("postdicom_async.disk.sources._MOST_NAMES", most)
     found = [one.label.removeprefix(f"{tmp_path}/f/") for one in await found_in(tmp_path / "f")]
     assert found == ["10", "9", "Z", "b.dcm", names[-2], "a/1", "b/link", "b/1", "b/2", "b/a/x"]
     assert await measure(tmp_path / "f") == (10, 9 * len(small_dicom()))
@@ -396,7 +396,7 @@ async def test_a_folder_with_many_names_where_there_is_no_room_for_them(
     def full() -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(files, "_MOST_NAMES", 3)
+    monkeypatch.setattr("postdicom_async.disk.sources._MOST_NAMES", 3)
     monkeypatch.setattr(scratch, "_new_database", full)
     for number in range(10):
         (tmp_path / f"{number}").touch()

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from postdicom_async.dicom.layout import DEFAULT_LAYOUT, Layout, relative_names
-from postdicom_async.disk.files import local_file_error
+from postdicom_async.disk.files import in_background, local_file_error, outlasting
 from postdicom_async.disk.folder import SafeFolder, delete_file
 from postdicom_async.disk.sources import require_anonymization
-from postdicom_async.disk.threads import in_background, outlasting
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import Feature

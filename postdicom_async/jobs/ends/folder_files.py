@@ -27,14 +27,14 @@ from postdicom_async.disk.files import (
     FileBody,
     HeldFile,
     Unusable,
-    files_at,
     identity_of,
+    in_background,
     local_file_error,
+    outlasting,
     read_beginning,
 )
 from postdicom_async.disk.folder import is_partial
-from postdicom_async.disk.sources import Usable
-from postdicom_async.disk.threads import in_background, outlasting
+from postdicom_async.disk.sources import Usable, files_at
 from postdicom_async.errors import LocalFileError, UsageError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.folder_index import FoundFile, SeriesGroup

@@ -21,8 +21,7 @@ from hashlib import blake2b
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from postdicom_async.disk.files import explain_os_error
-from postdicom_async.disk.threads import in_background
+from postdicom_async.disk.files import explain_os_error, in_background
 from postdicom_async.errors import LedgerUnusable, LocalFileError
 from postdicom_async.face import translated
 from postdicom_async.jobs.ends.end import ListedInstance, ListedStudy

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from postdicom_async.dicom.sameness import Sameness, compare_files
 from postdicom_async.disk.anonymized import anonymized
-from postdicom_async.disk.files import Unusable, read_fully
+from postdicom_async.disk.files import QuickWork, Unusable, in_background, outlasting, read_fully
 from postdicom_async.disk.sources import Usable
-from postdicom_async.disk.threads import QuickWork, in_background, outlasting
 from postdicom_async.errors import LocalFileError, PostdicomError
 from postdicom_async.results import Outcome, Status
 from postdicom_async.transfer.at_once import for_each

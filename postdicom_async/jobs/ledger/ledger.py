@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import anyio.lowlevel
 
-from postdicom_async.disk.files import explained
+from postdicom_async.disk.files import explained, outlasting
 from postdicom_async.disk.private_files import FileLock, keep_private, make_folder
-from postdicom_async.disk.threads import outlasting
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, PostdicomError, UsageError
 from postdicom_async.jobs.ledger.book import Book, items_of
 from postdicom_async.jobs.ledger.file import connected, examine, explained_by_sqlite, make

@@ -19,9 +19,8 @@ from collections import Counter
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from postdicom_async.disk.files import explained
+from postdicom_async.disk.files import explained, in_background
 from postdicom_async.disk.private_files import FileLock, make_folder, make_private
-from postdicom_async.disk.threads import in_background
 from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs import job_files

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import uvicorn
 
-from postdicom_async.disk.threads import in_background, outlasting
+from postdicom_async.disk.files import in_background, outlasting
 from postdicom_async.errors import PostdicomError, UsageError
 from postdicom_async.jobs.pages.eta import Eta
 from postdicom_async.jobs.pages.serve_app import AskJob, Pages
