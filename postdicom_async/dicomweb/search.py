@@ -1,8 +1,8 @@
 """QIDO-RS (PS3.18 section 10.6): a search as its caller means it, as one stream of pages.
 
 `find` is the only way to search: it makes as many searches as the URL's length requires, pages through each whatever
-the server does about paging, and checks the results against the filters. At the end, how many instances an archive says a
-study has; which ones is in `listing`.
+the server does about paging, and checks the results against the filters. How many instances an archive says a study has
+is a search, too; which ones is in `listing`.
 """
 
 from __future__ import annotations
