@@ -42,9 +42,13 @@ class DiscoverPhase:
             PostdicomError: an end cannot be listed.
         """
         context, ledger = self._context, self._context.ledger
+        target_lists = Feature.LISTS in context.target.features
+        # A mistyped one is noticed now, not when a source of millions has been listed.
+        if target_lists and not context.outages.has_reached(context.target):
+            await context.ask(context.target, context.target.probe)
         await self._list_source()
         await self._list_what_is_none()
-        if Feature.LISTS in context.target.features:
+        if target_lists:
             await self._list_target()
         async for study in context.studies():
             decision = decide(study, context.comparison)

@@ -31,7 +31,7 @@ from postdicom_async.jobs.pace.control import ControlServer, control_paths, hand
 from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
-from postdicom_async.jobs.run import Retries, Run
+from postdicom_async.jobs.run import Retries, Run, unreached_in
 from postdicom_async.jobs.watch_job import JobWatch
 
 if TYPE_CHECKING:
@@ -227,13 +227,6 @@ class Job:
             self._news.set()
             if len(self._waiting) >= _MOST_WAITING:
                 self._room.clear()
-
-
-def unreached_in(ledger: Ledger) -> tuple[str, ...]:
-    """Return the ends, ``"source"`` or ``"target"``, that no run of this job has reached."""
-    if ledger.fact("discovery_complete") or int(ledger.fact("run") or 0) > 1 or ledger.fact("part"):
-        return ()
-    return tuple(end for end in ("source", "target") if not ledger.fact(f"reached_{end}"))
 
 
 class _ChunksAtOnce:

@@ -145,6 +145,13 @@ class Run:
             before = now
 
 
+def unreached_in(ledger: Ledger) -> tuple[str, ...]:
+    """Return the ends, ``"source"`` or ``"target"``, that no run of this job has reached."""
+    if ledger.fact("discovery_complete") or int(ledger.fact("run") or 0) > 1 or ledger.fact("part"):
+        return ()
+    return tuple(end for end in ("source", "target") if not ledger.fact(f"reached_{end}"))
+
+
 async def begin_run(context: Context) -> None:
     """Begin another run if the last one was completed; its failed items are tried again."""
     ledger = context.ledger

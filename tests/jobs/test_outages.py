@@ -170,6 +170,7 @@ async def test_a_mistyped_host_ends_a_job_at_its_start(tmp_path: Path, archive: 
     archive.add_files(_written(tmp_path, study_files(2)))
     with pytest.raises(ConnectionFailed, match=r"target .*no-such-host.*: the host name is not known"):
         await asyncio.wait_for(job.wait(), 30)
+    assert job.summary().studies == 0, "the source was listed first"
 
 
 async def test_the_end_that_refuses_is_named(tmp_path: Path, archive: EmbeddedArchive) -> None:

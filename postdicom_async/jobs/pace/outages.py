@@ -107,6 +107,10 @@ class Outages:
         one.policy.ended(self._clock())
         self._is_reached(one)
 
+    def has_reached(self, end: End) -> bool:
+        """Whether this job has ever reached an end."""
+        return self._of(end).is_reached
+
     @property
     def lasts(self) -> bool:
         """Whether an end has an outage now."""
