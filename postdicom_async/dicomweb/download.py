@@ -27,14 +27,15 @@ from postdicom_async.dicom.layout import (
     tells_apart,
 )
 from postdicom_async.dicomweb.lanes import MANY, DownloadLanes, TakeOver
-from postdicom_async.dicomweb.listing import count_instances, list_instances, listing_check
+from postdicom_async.dicomweb.listing import list_instances
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
+from postdicom_async.dicomweb.search import count_instances
 from postdicom_async.disk.files import in_background, outlasting
 from postdicom_async.disk.folder import SafeFolder
 from postdicom_async.errors import LocalFileError, PostdicomError, UsageError
 from postdicom_async.http.repeat import deadline_passed, within
 from postdicom_async.results import DownloadReport, IncompleteDownload, InstanceUids, OnProgress, Outcome, Status
-from postdicom_async.transfer.arrivals import Arrivals
+from postdicom_async.transfer.arrivals import Arrivals, listing_check
 from postdicom_async.transfer.at_once import back_off
 from postdicom_async.transfer.outcomes import Gathered, Meter
 from postdicom_async.transfer.sinks import Arriving, FolderSink

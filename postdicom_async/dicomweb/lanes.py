@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from postdicom_async.dicomweb.listing import count_by_series, each_listed
+from postdicom_async.dicomweb.listing import each_listed
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
+from postdicom_async.dicomweb.search import count_by_series
 from postdicom_async.errors import (
     AuthenticationFailed,
     LocalFileError,

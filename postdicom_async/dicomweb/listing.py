@@ -1,4 +1,4 @@
-"""Which instances a study or series has, according to the archive (QIDO-RS), and how many.
+"""Which instances a study or series has, according to the archive (QIDO-RS).
 
 Archives offer several ways to list them, and not every one works everywhere: some ignore a filter, some answer with an
 empty list instead of an error, some truncate it. So no single list is believed if it contradicts what is known.
@@ -7,83 +7,23 @@ empty list instead of an error, some truncate it. So no single list is believed 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from postdicom_async.dicom.header import is_uid
-from postdicom_async.dicom.json_reading import DicomJson, first_value
-from postdicom_async.dicom.tags import JSON_TAG
+from postdicom_async.dicom.json_reading import DicomJson
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import INSTANCE_UID, SERIES_UID, STUDY_UID, Pairs
 from postdicom_async.dicomweb.retrieve import Retrieval, Target
-from postdicom_async.dicomweb.search import SearchQuery, find, first_result, query_to_act_on
-from postdicom_async.errors import AuthenticationFailed, NotFound, PostdicomError, ProtocolError, ServerError
-from postdicom_async.results import InstanceUids, ListingCheck
+from postdicom_async.dicomweb.search import SearchQuery, find, query_to_act_on, uid_in
+from postdicom_async.errors import NotFound, PostdicomError, ProtocolError, ServerError
+from postdicom_async.results import InstanceUids
 from postdicom_async.transfer.arrivals import Arrivals, Listed
 
 _OPERATION = "list instances"
-_COUNT_OF_STUDY = JSON_TAG["NumberOfStudyRelatedInstances"]
-_COUNT_OF_SERIES = JSON_TAG["NumberOfSeriesRelatedInstances"]
 _PAGE = 200
 _T = TypeVar("_T")
 _Keep: TypeAlias = Callable[[Iterable[InstanceUids]], None]
-
-
-async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
-    """Return how many instances the archive says a study or series has, None if it does not say.
-
-    One small request, whereas listing a large study can take an archive longer than sending it. One result is
-    requested: an archive that ignores the filter would otherwise send all it has, and another result than the one asked
-    for proves nothing.
-    """
-    route, key, count = (
-        (Route.SEARCH_STUDIES, STUDY_UID, _COUNT_OF_STUDY)
-        if target.series is None
-        else (Route.SEARCH_SERIES_OF_STUDY, SERIES_UID, _COUNT_OF_SERIES)
-    )
-    wanted = target.series or target.study
-    path = retrieval.dialect.path(route, study=target.study)
-    pairs = ((key, wanted), ("includefield", count))
-    below = ((STUDY_UID, target.study),)
-    search = query_to_act_on(retrieval, "count instances", path, pairs, key=key, below=below, limit=1)
-    try:
-        found = await first_result(retrieval.session, search)
-    except AuthenticationFailed:  # the list would be refused for the same reason
-        raise
-    except PostdicomError:
-        return None  # the request for the list will show what is wrong
-    return None if found is None or _uid(found, key) != wanted else as_count(first_value(found, count))
-
-
-def as_count(value: object) -> int | None:
-    """Return a count from an archive's answer, None if it is not a number."""
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
-
-
-async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[str, int] | None:
-    """Return the number of instances by series of a study, None for more than ``most`` series or if unknown."""
-    if not retrieval.dialect.can(Route.SEARCH_SERIES_OF_STUDY, {"study"}):
-        return None
-    path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
-    pairs = (("includefield", _COUNT_OF_SERIES),)
-    # Not paged: the last page would cost one more request. A capped list does not add up to the study's count.
-    search = query_to_act_on(retrieval, _OPERATION, path, pairs, key=SERIES_UID, below=((STUDY_UID, study),))
-    search = replace(search, page=None)
-    counts: dict[str, int] = {}
-    try:
-        async with aclosing(find(retrieval.session, search, most + 1, [])) as pages:
-            async for page in pages:
-                for item in page:
-                    series, count = _uid(item, SERIES_UID), as_count(first_value(item, _COUNT_OF_SERIES))
-                    if not is_uid(series) or not count or series in counts:
-                        return None
-                    counts[series] = count
-    except PostdicomError:
-        return None  # the study is then requested as a whole, which will show what is wrong
-    return counts if len(counts) <= most else None
 
 
 async def list_instances(retrieval: Retrieval, target: Target, arrivals: Arrivals) -> bool:
@@ -176,30 +116,11 @@ async def _listed(way: Callable[[_Keep], Awaitable[None]], found: Listed) -> Pos
     return None
 
 
-def listing_check(
-    here: int, listed: int | None, outside: int, count: int | None, *, whole: bool
-) -> tuple[ListingCheck, bool]:
-    """Return how completeness was checked, and whether the archive's words contradict what arrived. Pure.
-
-    Args:
-        here: how many instances arrived or were already there.
-        listed: how many the archive lists, None if it cannot be asked.
-        outside: how many of those here are not listed.
-        count: how many it says it has, None if it does not say.
-        whole: whether the answer was complete and undamaged.
-    """
-    if listed and not outside:
-        return "compared", False
-    if whole and count == here:
-        return "counted", False
-    return "unavailable", bool(outside) or (count is not None and count < here)
-
-
 async def _by_series(retrieval: Retrieval, target: Target, found: _Keep) -> None:
     path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=target.study)
     search = _query(retrieval, path, key=SERIES_UID, below=((STUDY_UID, target.study),))
     series: set[str] = set()
-    await _collect(retrieval, search, lambda item: _uid(item, SERIES_UID), series.update)
+    await _collect(retrieval, search, lambda item: uid_in(item, SERIES_UID), series.update)
     for one in series:
         if is_uid(one):
             await _of(retrieval, Target(target.study, one), Route.SEARCH_INSTANCES_OF_SERIES, found)
@@ -216,7 +137,9 @@ async def _of(retrieval: Retrieval, target: Target, route: Route, found: _Keep) 
     def uids(item: DicomJson) -> InstanceUids:
         # A server that leaves out the UIDs of the levels in the path means those.
         return InstanceUids(
-            _uid(item, STUDY_UID) or target.study, _uid(item, SERIES_UID) or named_series, _uid(item, INSTANCE_UID)
+            uid_in(item, STUDY_UID) or target.study,
+            uid_in(item, SERIES_UID) or named_series,
+            uid_in(item, INSTANCE_UID),
         )
 
     def keep(some: Iterable[InstanceUids]) -> None:
@@ -237,7 +160,3 @@ async def _collect(
     async for page in find(retrieval.session, search, None, []):
         keep([what(item) for item in page])
         page.clear()
-
-
-def _uid(item: DicomJson, tag: str) -> str:
-    return str(first_value(item, tag) or "").strip("\0 \t\r\n")

@@ -20,9 +20,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicomweb.dialects import Route
-from postdicom_async.dicomweb.listing import count_by_series, count_instances
 from postdicom_async.dicomweb.receive import Receiver
 from postdicom_async.dicomweb.retrieve import Target
+from postdicom_async.dicomweb.search import count_by_series, count_instances
 from postdicom_async.disk.files import outlasting
 from postdicom_async.errors import (
     AuthenticationFailed,

@@ -1,13 +1,13 @@
 """QIDO-RS (PS3.18 section 10.6): a search as its caller means it, as one stream of pages.
 
 `find` is the only way to search: it makes as many searches as the URL's length requires, pages through each whatever
-the server does about paging, and checks the results against the filters.
+the server does about paging, and checks the results against the filters. How many instances an archive says a study has
+is a search, too; which ones is in `listing`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import anyio.to_thread
 
-from postdicom_async.dicom.json_reading import DicomJson
-from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON
+from postdicom_async.dicom.header import is_uid
+from postdicom_async.dicom.json_reading import first_value
+from postdicom_async.dicom.tags import JSON_TAG
+from postdicom_async.dicomweb.dialects import ASKING_FOR_JSON, Route
 from postdicom_async.dicomweb.filters import (
+    SERIES_UID,
     STUDY_UID,
     Contradictions,
     Pairs,
@@ -30,22 +33,21 @@ from postdicom_async.dicomweb.filters import (
 )
 from postdicom_async.dicomweb.json_answer import JsonAnswer, mark_of
 from postdicom_async.disk.scratch import Marks
-from postdicom_async.errors import ProtocolError, ServerError, UsageError
+from postdicom_async.errors import AuthenticationFailed, PostdicomError, ProtocolError, ServerError, UsageError
 from postdicom_async.http.answer import start
 from postdicom_async.http.exchange import Call
 from postdicom_async.http.redaction import safe_reason
 from postdicom_async.http.retry import Repeat
-from postdicom_async.http.session import Session
 from postdicom_async.paging import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
 
     from pydicom.dataset import Dataset
 
     from postdicom_async.dicom.json_reading import DicomJson
     from postdicom_async.dicomweb.dialects import Dialect
-    from postdicom_async.dicomweb.retrieve import Retrieval
+    from postdicom_async.dicomweb.retrieve import Retrieval, Target
     from postdicom_async.http.session import Session
 
 _DATA_SETS = "postdicom_async.dicom.data_sets"
@@ -390,3 +392,69 @@ async def _joined(
                         yield wanted
                     if left == 0:
                         return
+
+
+# --- how many instances there are -------------------------------------------------------------------------------------
+
+_COUNT_OF_STUDY = JSON_TAG["NumberOfStudyRelatedInstances"]
+_COUNT_OF_SERIES = JSON_TAG["NumberOfSeriesRelatedInstances"]
+
+
+async def count_instances(retrieval: Retrieval, target: Target) -> int | None:
+    """Return how many instances the archive says a study or series has, None if it does not say.
+
+    One small request, whereas listing a large study can take an archive longer than sending it. One result is
+    requested: an archive that ignores the filter would otherwise send all it has, and another result than the one asked
+    for proves nothing.
+    """
+    route, key, count = (
+        (Route.SEARCH_STUDIES, STUDY_UID, _COUNT_OF_STUDY)
+        if target.series is None
+        else (Route.SEARCH_SERIES_OF_STUDY, SERIES_UID, _COUNT_OF_SERIES)
+    )
+    wanted = target.series or target.study
+    path = retrieval.dialect.path(route, study=target.study)
+    pairs = ((key, wanted), ("includefield", count))
+    below = ((STUDY_UID, target.study),)
+    search = query_to_act_on(retrieval, "count instances", path, pairs, key=key, below=below, limit=1)
+    try:
+        found = await first_result(retrieval.session, search)
+    except AuthenticationFailed:  # the list would be refused for the same reason
+        raise
+    except PostdicomError:
+        return None  # the request for the list will show what is wrong
+    return None if found is None or uid_in(found, key) != wanted else as_count(first_value(found, count))
+
+
+def as_count(value: object) -> int | None:
+    """Return a count from an archive's answer, None if it is not a number."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+async def count_by_series(retrieval: Retrieval, study: str, most: int) -> dict[str, int] | None:
+    """Return the number of instances by series of a study, None for more than ``most`` series or if unknown."""
+    if not retrieval.dialect.can(Route.SEARCH_SERIES_OF_STUDY, {"study"}):
+        return None
+    path = retrieval.dialect.path(Route.SEARCH_SERIES_OF_STUDY, study=study)
+    pairs = (("includefield", _COUNT_OF_SERIES),)
+    # Not paged: the last page would cost one more request. A capped list does not add up to the study's count.
+    search = query_to_act_on(retrieval, "list instances", path, pairs, key=SERIES_UID, below=((STUDY_UID, study),))
+    search = replace(search, page=None)
+    counts: dict[str, int] = {}
+    try:
+        async with aclosing(find(retrieval.session, search, most + 1, [])) as pages:
+            async for page in pages:
+                for item in page:
+                    series, count = uid_in(item, SERIES_UID), as_count(first_value(item, _COUNT_OF_SERIES))
+                    if not is_uid(series) or not count or series in counts:
+                        return None
+                    counts[series] = count
+    except PostdicomError:
+        return None  # the study is then requested as a whole, which will show what is wrong
+    return counts if len(counts) <= most else None
+
+
+def uid_in(item: DicomJson, tag: str) -> str:
+    """Return a UID of a result, without padding; empty if there is none."""
+    return str(first_value(item, tag) or "").strip("\0 \t\r\n")

@@ -23,8 +23,7 @@ from postdicom_async.dicom.json_reading import first_value, values_of
 from postdicom_async.dicom.tags import JSON_TAG
 from postdicom_async.dicomweb.dialects import Route
 from postdicom_async.dicomweb.filters import LISTED, STUDY_UID
-from postdicom_async.dicomweb.listing import as_count
-from postdicom_async.dicomweb.search import MayBeMore, SearchQuery, find, first_result, query_to_act_on
+from postdicom_async.dicomweb.search import MayBeMore, SearchQuery, as_count, find, first_result, query_to_act_on
 from postdicom_async.disk.scratch import Marks
 from postdicom_async.errors import ProtocolError, ServerError
 

@@ -28,11 +28,10 @@ from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ledger.reader import LedgerReader
 from postdicom_async.jobs.machines.scheduler import paced_here
 from postdicom_async.jobs.pace.control import ControlServer, control_paths, handlers_of
-from postdicom_async.jobs.pace.first_look import ENDS
 from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
-from postdicom_async.jobs.run import Retries, Run
+from postdicom_async.jobs.run import Retries, Run, unreached_in
 from postdicom_async.jobs.watch_job import JobWatch
 
 if TYPE_CHECKING:
@@ -243,13 +242,6 @@ def pace_ends(source: End, target: End, pace: Pace, elsewhere: DaskDispatcher | 
     for end in (source, target):
         if isinstance(end, ArchiveEnd):
             end.pace_requests(request, on_event)
-
-
-def unreached_in(ledger: Ledger) -> tuple[str, ...]:
-    """Return the ends, ``"source"`` or ``"target"``, that no run of this job has reached."""
-    if ledger.fact("discovery_complete") or int(ledger.fact("run") or 0) > 1 or ledger.fact("part"):
-        return ()
-    return tuple(end for end in ENDS if not ledger.fact(f"reached_{end}"))
 
 
 class _ChunksAtOnce:

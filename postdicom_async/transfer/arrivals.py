@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postdicom_async.disk.scratch import Scratch, ScratchKey, ScratchMap
-from postdicom_async.results import InstanceUids, Outcome, Status
+from postdicom_async.results import InstanceUids, ListingCheck, Outcome, Status
 from postdicom_async.transfer.outcomes import MOST_KEPT
 
 if TYPE_CHECKING:
@@ -95,6 +95,25 @@ class Listed:
         """Forget it."""
         self.keys.drop()
         self.size = 0
+
+
+def listing_check(
+    here: int, listed: int | None, outside: int, count: int | None, *, whole: bool
+) -> tuple[ListingCheck, bool]:
+    """Return how completeness was checked, and whether the archive's words contradict what arrived. Pure.
+
+    Args:
+        here: how many instances arrived or were already there.
+        listed: how many the archive lists, None if it cannot be asked.
+        outside: how many of those here are not listed.
+        count: how many it says it has, None if it does not say.
+        whole: whether the answer was complete and undamaged.
+    """
+    if listed and not outside:
+        return "compared", False
+    if whole and count == here:
+        return "counted", False
+    return "unavailable", bool(outside) or (count is not None and count < here)
 
 
 class Arrivals:

@@ -64,7 +64,7 @@ async def test_scan(walk: Walk, sources: Path) -> None:
     assert len(walk.through()) <= 9
 
 
-@pytest.mark.parametrize(("action", "most"), [("search", 20), ("upload", 24), ("download", 32), ("order", 20)])
+@pytest.mark.parametrize(("action", "most"), [("search", 20), ("upload", 24), ("download", 31), ("order", 20)])
 async def test_dicomweb(
     walk: Walk, sources: Path, embedded_archive: EmbeddedArchive, tmp_path: Path, action: str, most: int
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postdicom_async import InstanceUids
-from postdicom_async.dicomweb.listing import listing_check
+from postdicom_async.transfer.arrivals import listing_check
 
 A, B, C = (InstanceUids("1", "2", str(n)) for n in range(3))
 
