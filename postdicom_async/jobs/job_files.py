@@ -25,7 +25,8 @@ from typing import Any, Final
 
 from postdicom_async.disk.files import explained
 from postdicom_async.disk.private_files import FileLock, forget, make_folder, whole_file
-from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
+from postdicom_async.errors import LedgerLocked, LedgerUnusable, NotFound, UsageError
+from postdicom_async.jobs.ledger.file import is_ledger
 
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
@@ -136,6 +137,26 @@ def remove_job(ledger: Path) -> None:
     """Remove a ledger and the files beside it."""
     for suffix in _BESIDE:
         forget(ledger.with_name(ledger.name + suffix))
+
+
+def forget_job(path: Path) -> None:
+    """Remove an earlier ledger, even a damaged one, unless it is in use; never a file that is not a ledger.
+
+    Raises:
+        LedgerLocked: another process uses it.
+        LedgerUnusable: the file of that name is not a ledger.
+    """
+    if not path.exists():
+        return
+    lock = FileLock(beside(path, "lock"))
+    if not lock.take():
+        raise LedgerLocked("this process or another runs this job already")
+    try:
+        if not is_ledger(path):
+            raise LedgerUnusable("--new: there is a file of that name that is no ledger; it was not touched")
+        remove_job(path)
+    finally:
+        lock.let_go()
 
 
 class ResumeFile:
