@@ -20,7 +20,7 @@ from postdicom_async.face import public_face
 from postdicom_async.jobs import job_files
 from postdicom_async.jobs.context import JobOptions, order_of
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ends.specs import EndSpec, end_of, spec_of
+from postdicom_async.jobs.ends.specs import EndSpec, end_of, is_alone, spec_of, users_of
 from postdicom_async.jobs.job import Job, JobParts, pace_ends
 from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.pace.first_look import ENDS, look_at_ends
@@ -248,8 +248,12 @@ async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], Jo
     kept = await in_background(job_files.ResumeFile(path).read)
     if kept.get("anonymizes"):
         raise UsageError("it anonymises, and its rules are not kept; give the whole command again", argument="job")
-    ends = [EndSpec.from_private(kept.get(name) or {}) for name in ENDS]
+    ends = _ends_in(kept)
     return path, ends, JobOptions(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
+
+
+def _ends_in(kept: dict[str, Any]) -> list[EndSpec]:
+    return [EndSpec.from_private(kept.get(name) or {}) for name in ENDS]
 
 
 @public_face
@@ -352,8 +356,7 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
     path, digest = await in_background(lambda: _place_of(asked, specs))
     named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
     fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
-    alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
-    opened = partial(end_of, alone=alone, ask=asked.ask)
+    opened = partial(end_of, alone=is_alone(specs), ask=asked.ask)
     indexes = [job_files.beside(path, what) if with_index else None for what in ENDS]
     source = await in_background(lambda: opened(specs[0], index=indexes[0]))
     target = await in_background(lambda: opened(specs[1], index=indexes[1], target=True))
@@ -430,7 +433,9 @@ def _place_of(asked: JobRequest, specs: tuple[Any, Any]) -> tuple[Path, str]:
     )
     if asked.path is not None:
         return asked.path, digest
-    return job_files.job_path(asked.options.verb, _shown(specs[0]), _shown(specs[1]), digest), digest
+    shown, users = [_shown(spec) for spec in specs], users_of(specs)
+    path = job_files.default_path(asked.options.verb, shown, digest, users, lambda kept: users_of(_ends_in(kept)))
+    return path, digest
 
 
 def _identity(spec: Any) -> str:
