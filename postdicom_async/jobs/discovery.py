@@ -42,13 +42,10 @@ class DiscoverPhase:
             PostdicomError: an end cannot be listed.
         """
         context, ledger = self._context, self._context.ledger
-        target_lists = Feature.LISTS in context.target.features
-        # A mistyped one is noticed now, not when a source of millions has been listed.
-        if target_lists and not context.outages.has_reached(context.target):
-            await context.ask(context.target, context.target.probe)
+        await context.outages.reach()
         await self._list_source()
         await self._list_what_is_none()
-        if target_lists:
+        if Feature.LISTS in context.target.features:
             await self._list_target()
         async for study in context.studies():
             decision = decide(study, context.comparison)
