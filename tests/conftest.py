@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ OUTSIDE_SETTINGS = {
     "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "SSL_CERT_DIR", "SSL_CERT_FILE", "SSLKEYLOGFILE",
 }  # fmt: skip
+
+# httpcore looks for this package at every lock, and where it is missing through the whole path each time.
+if find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment] # what the import system keeps of a missing one
 
 # Hypothesis, for tests that run everywhere and always the same.
 settings.register_profile(

@@ -78,7 +78,8 @@ class JobFile:
             "--job",
             metavar="FILE",
             parser=given_path,
-            help="The file of its ledger; without it one in your state folder, found again by both ends.",
+            help="The file of its ledger; without it one in your state folder, found again by both ends and who logs "
+            "in there.",
         ),
     ] = None
     new: Annotated[bool, typer.Option("--new", help="Begin afresh: forget what this job did before.")] = False

@@ -101,15 +101,20 @@ def _pace_texts(summary: Summary, status: _Status) -> tuple[str, str]:
     return (f"{pace.instances:,.0f}/min" if pace.instances else ""), left
 
 
-def show(job: JobName, common: Common, as_json: AsJson = False) -> int:
+def show(job: JobName, common: Common, output_as: OutputAs = None, as_json: AsJson = False) -> int:
     """Show how far a job is, whether or not it runs."""
     del common
     from postdicom_async.jobs import find_job
 
+    form = form_of(output_as, as_json=as_json)
     path = find_job(job)
     summary, status = summary_of(path), run_async(lambda: status_of(path))
-    if as_json:
-        output.write_document({"answer": _listed_document(path, summary, status)})
+    if form is not OutputForm.TABLE:
+        document = _listed_document(path, summary, status)
+        if form is OutputForm.JSON:
+            output.write_document({"answer": document})
+        else:
+            write_list(form, [document])
         return Exit.OK
     facts = summary.facts
     rate, left = _pace_texts(summary, status)

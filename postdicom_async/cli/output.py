@@ -65,6 +65,7 @@ _NO_OPTIONS = {
     "account_key": "the account key",
     "password": "the share's password",
     "tls.key_password": "POSTDICOM_KEY_PASSWORD",
+    "tokens": "POSTDICOM_TOKEN",
 }
 """Arguments of the library that come from elsewhere, where a command has no option for them."""
 _IN_MESSAGES = {

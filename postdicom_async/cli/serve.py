@@ -56,7 +56,8 @@ def serve(
 
     It is made for demonstrations and tests, and listens on the loopback address only. It speaks the URL shapes of
     PS3.18 and of PostDICOM, and PostDICOM's Cloud API. The password is POSTDICOM_PASSWORD, else a new one, written
-    once to standard error, as are the Cloud API's keys, which are always new.
+    once to standard error, as are the Cloud API's keys, which are always new. A bearer token in POSTDICOM_TOKEN lets
+    the user in as well.
     """
     archive_class = embedded_archive()
     if data is not None:
@@ -66,12 +67,18 @@ def serve(
     from postdicom_async.emulator import ArchiveOptions
 
     keys = str(uuid4()), str(uuid4())
+    token = os.environ.get("POSTDICOM_TOKEN")
     archive = archive_class(
         data,
         username=username,
         password=password,
         port=port,
-        options=ArchiveOptions(cloud_keys=keys, allow_origin=allow_origin or (), allow_host=allow_host or ()),
+        options=ArchiveOptions(
+            cloud_keys=keys,
+            allow_origin=allow_origin or (),
+            allow_host=allow_host or (),
+            tokens={token: username} if token else {},
+        ),
     )
     if not given:  # told only now: options that are refused are refused before any secret is shown
         output.note(f"password: {password}")

@@ -7,7 +7,7 @@ made, and what `resume` needs is written beside it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from postdicom_async.disk.files import in_background
-from postdicom_async.disk.private_files import FileLock
-from postdicom_async.errors import LedgerLocked, LedgerUnusable, UsageError
+from postdicom_async.errors import UsageError
 from postdicom_async.face import public_face
 from postdicom_async.jobs import job_files
 from postdicom_async.jobs.context import JobOptions, order_of
 from postdicom_async.jobs.ends.end import Feature
-from postdicom_async.jobs.ends.specs import EndSpec, end_of, spec_of
-from postdicom_async.jobs.job import Job, JobParts
-from postdicom_async.jobs.ledger.file import is_ledger
+from postdicom_async.jobs.ends.specs import EndSpec, end_of, is_alone, spec_of, users_of
+from postdicom_async.jobs.job import Job, JobParts, pace_ends
 from postdicom_async.jobs.ledger.ledger import Ledger
+from postdicom_async.jobs.pace.first_look import ENDS, look_at_ends
 from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.pace import Pace
 from postdicom_async.jobs.pace.presets import fill_in
@@ -93,6 +92,8 @@ async def copy(
     Raises:
         UsageError: an argument makes no sense, or both ends are one place.
         LedgerUnusable: the ledger is another job's, damaged, or in use (`LedgerLocked`).
+        PostdicomError: a new job's first look at an end met what somebody has to correct: address, credentials,
+            certificate, folder. There is no ledger then.
     """
     options = JobOptions("copy", verify, full, order_of(first), anonymize, attempts, sample=sample)
     return await begin_job(
@@ -247,8 +248,12 @@ async def _kept_of(job: str | os.PathLike[str]) -> tuple[Path, list[EndSpec], Jo
     kept = await in_background(job_files.ResumeFile(path).read)
     if kept.get("anonymizes"):
         raise UsageError("it anonymises, and its rules are not kept; give the whole command again", argument="job")
-    ends = [EndSpec.from_private(kept.get(name) or {}) for name in ("source", "target")]
+    ends = _ends_in(kept)
     return path, ends, JobOptions(first=order_of(kept.get("first") or ()), **{name: kept[name] for name in KEPT})
+
+
+def _ends_in(kept: dict[str, Any]) -> list[EndSpec]:
+    return [EndSpec.from_private(kept.get(name) or {}) for name in ENDS]
 
 
 @public_face
@@ -351,9 +356,8 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
     path, digest = await in_background(lambda: _place_of(asked, specs))
     named = [spec for spec in specs if isinstance(spec, EndSpec) and spec.kind == "profile"]
     fill_in(asked.pace, await in_background(lambda: [spec.profile() for spec in named]))
-    alone = sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
-    opened = partial(end_of, alone=alone, ask=asked.ask)
-    indexes = [job_files.beside(path, what) if with_index else None for what in ("source", "target")]
+    opened = partial(end_of, alone=is_alone(specs), ask=asked.ask)
+    indexes = [job_files.beside(path, what) if with_index else None for what in ENDS]
     source = await in_background(lambda: opened(specs[0], index=indexes[0]))
     target = await in_background(lambda: opened(specs[1], index=indexes[1], target=True))
     _require_features(asked.options, source, target)
@@ -361,7 +365,7 @@ async def prepare_ends(asked: JobRequest, *, with_index: bool = True) -> Prepare
 
 
 async def begin_job(asked: JobRequest) -> Job:
-    """Return the job, already running."""
+    """Return the job, already running. Raises as `copy` does."""
     ends = await prepare_ends(asked)
     elsewhere = None
     if asked.scheduler is not None:
@@ -373,18 +377,28 @@ async def begin_job(asked: JobRequest) -> Job:
             patience=asked.patience,
             tell=lambda line: ledger.note(line),
         )
-    if asked.new:  # only once both ends could be made: a job that cannot begin must not lose its old ledger
-        await in_background(lambda: _forget(ends.path))
-    is_there = await in_background(ends.path.exists)
-    facts = facts_of(ends, asked.options)
-    ledger = await (Ledger.open(ends.path, identity=ends.digest) if is_there else Ledger.create(ends.path, facts))
-    try:
+    async with AsyncExitStack() as stack:
+        opened: AsyncExitStack | None = None
+        facts = facts_of(ends, asked.options)
+        is_there = await in_background(ends.path.exists)
+        # Before the old ledger is forgotten or a new one made: a job that cannot begin must lose none and leave none.
+        if (asked.new or not is_there) and asked.pace.is_open:
+            pace_ends(ends.source, ends.target, asked.pace, elsewhere, asked.on_event)
+            opened = await stack.enter_async_context(AsyncExitStack())
+            for end in (ends.source, ends.target):
+                await opened.enter_async_context(end)
+            writes = elsewhere is None and Feature.STORES in _NEEDED[asked.options.verb][1]
+            reached = await look_at_ends(ends.source, ends.target, writes=writes)
+            facts |= {f"reached_{name}": True for name in reached}
+        if asked.new:
+            await in_background(lambda: job_files.forget_job(ends.path))
+            is_there = False
+        ledger = await (Ledger.open(ends.path, identity=ends.digest) if is_there else Ledger.create(ends.path, facts))
+        stack.push_async_exit(ledger)
         await in_background(lambda: job_files.ResumeFile(ends.path).write(_kept(asked.options, ends.specs)))
-    except BaseException:
-        await ledger.__aexit__(None, None, None)
-        raise
+        stack.pop_all()  # from now on the job closes them
     how = (asked.options, asked.pace, asked.patience, elsewhere, asked.on_event)
-    return Job(JobParts(ledger, ends.source, ends.target, *how))
+    return Job(JobParts(ledger, ends.source, ends.target, *how, opened=opened))
 
 
 def _require_level(options: JobOptions) -> None:
@@ -419,7 +433,9 @@ def _place_of(asked: JobRequest, specs: tuple[Any, Any]) -> tuple[Path, str]:
     )
     if asked.path is not None:
         return asked.path, digest
-    return job_files.job_path(asked.options.verb, _shown(specs[0]), _shown(specs[1]), digest), digest
+    shown, users = [_shown(spec) for spec in specs], users_of(specs)
+    path = job_files.default_path(asked.options.verb, shown, digest, users, lambda kept: users_of(_ends_in(kept)))
+    return path, digest
 
 
 def _identity(spec: Any) -> str:
@@ -432,28 +448,8 @@ def _shown(spec: Any) -> str:
     return spec.shown if isinstance(spec, EndSpec) else str(end_of(spec).name)
 
 
-def _forget(path: Path) -> None:
-    """Remove an earlier ledger, even a damaged one, unless it is in use; never a file that is not a ledger.
-
-    Raises:
-        LedgerLocked: another process uses it.
-        LedgerUnusable: the file of that name is not a ledger.
-    """
-    if not path.exists():
-        return
-    lock = FileLock(job_files.beside(path, "lock"))
-    if not lock.take():
-        raise LedgerLocked("this process or another runs this job already")
-    try:
-        if not is_ledger(path):
-            raise LedgerUnusable("--new: there is a file of that name that is no ledger; it was not touched")
-        job_files.remove_job(path)
-    finally:
-        lock.let_go()
-
-
 def _require_features(options: JobOptions, source: End, target: End) -> None:
-    needed = dict(zip(("source", "target"), _NEEDED[options.verb], strict=True))
+    needed = dict(zip(ENDS, _NEEDED[options.verb], strict=True))
     if options.delete:
         needed["target"] |= Feature.DELETES | Feature.LISTS
     for end, name in ((source, "source"), (target, "target")):

@@ -42,6 +42,7 @@ class DiscoverPhase:
             PostdicomError: an end cannot be listed.
         """
         context, ledger = self._context, self._context.ledger
+        await context.outages.reach()
         await self._list_source()
         await self._list_what_is_none()
         if Feature.LISTS in context.target.features:

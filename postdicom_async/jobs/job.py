@@ -31,7 +31,7 @@ from postdicom_async.jobs.pace.control import ControlServer, control_paths, hand
 from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
 from postdicom_async.jobs.pace.pace import Pace
-from postdicom_async.jobs.run import Retries, Run
+from postdicom_async.jobs.run import Retries, Run, unreached_in
 from postdicom_async.jobs.watch_job import JobWatch
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ _MOST_WAITING = 1024  # outcomes that the consumer has not read yet
 
 @dataclass(frozen=True, slots=True)
 class JobParts:
-    """The parts of a job: an open ledger, ends that are not open yet, options, where chunks run, and who is told."""
+    """The parts of a job: an open ledger, two ends, options, where chunks run, and who is told.
+
+    ``opened`` closes the ends; without it they are not open yet, and not paced.
+    """
 
     ledger: Ledger
     source: End
@@ -58,6 +61,7 @@ class JobParts:
     patience: float = OutagePatience().outage
     elsewhere: DaskDispatcher | None = None
     on_event: OnEvent | None = None
+    opened: AsyncExitStack | None = None
 
 
 @public_face
@@ -160,8 +164,10 @@ class Job:
         """Stop the job cleanly: transfers under way are cancelled, and all known outcomes are in the ledger."""
         self._working.cancel()
         await outlasting(self._working)
-        if not self._has_begun:  # cancelled before its first step: nobody else closes the ledger
+        if not self._has_begun:  # cancelled before its first step: nobody else closes the ledger and the ends
             self._has_begun = True
+            if self._parts.opened is not None:
+                await self._parts.opened.aclose()
             await self._parts.ledger.__aexit__(None, None, None)
 
     async def __aenter__(self) -> Self:
@@ -175,10 +181,8 @@ class Job:
     async def _work(self) -> None:
         self._has_begun = True
         parts = self._parts
-        request = parts.pace.request if parts.elsewhere is None else paced_here(parts.pace, parts.elsewhere)
-        for end in (parts.source, parts.target):
-            if isinstance(end, ArchiveEnd):
-                end.pace_requests(request, parts.on_event)
+        if parts.opened is None:
+            pace_ends(parts.source, parts.target, parts.pace, parts.elsewhere, parts.on_event)
         patience = OutagePatience(outage=parts.patience)
         gate = parts.pace.wait_until_open
         self._watch = watch = JobWatch(parts.ledger, parts.on_event)
@@ -199,8 +203,11 @@ class Job:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(parts.ledger)
             await stack.enter_async_context(watch)
-            await stack.enter_async_context(parts.source)
-            await stack.enter_async_context(parts.target)
+            if parts.opened is not None:
+                stack.push_async_exit(parts.opened)
+            else:
+                await stack.enter_async_context(parts.source)
+                await stack.enter_async_context(parts.target)
             if parts.elsewhere is not None:
                 await stack.enter_async_context(parts.elsewhere)
             handlers = handlers_of(parts.pace, status=self._status, stop=self._working.cancel)
@@ -229,11 +236,12 @@ class Job:
                 self._room.clear()
 
 
-def unreached_in(ledger: Ledger) -> tuple[str, ...]:
-    """Return the ends, ``"source"`` or ``"target"``, that no run of this job has reached."""
-    if ledger.fact("discovery_complete") or int(ledger.fact("run") or 0) > 1 or ledger.fact("part"):
-        return ()
-    return tuple(end for end in ("source", "target") if not ledger.fact(f"reached_{end}"))
+def pace_ends(source: End, target: End, pace: Pace, elsewhere: DaskDispatcher | None, on_event: OnEvent | None) -> None:
+    """Limit the rate of both ends' requests, before they are opened; ``on_event`` is told of these."""
+    request = pace.request if elsewhere is None else paced_here(pace, elsewhere)
+    for end in (source, target):
+        if isinstance(end, ArchiveEnd):
+            end.pace_requests(request, on_event)
 
 
 class _ChunksAtOnce:

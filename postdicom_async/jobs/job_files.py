@@ -6,8 +6,9 @@
     NAME.ledger.private  how the ends were written, filters and paths among it, so that the job can be resumed
     NAME.ledger.source, NAME.ledger.target   what folders hold (their index)
 
-All of these are readable for this user alone. The file name contains a digest of both ends, their filters and the
-anonymisation, keyed per user: filters may hold patients' names, and many can see file names.
+All of these are readable for this user alone. The file name contains a digest of both ends, who logs in there, their
+filters and the anonymisation, keyed per user of this machine: filters may hold patients' names, and many can see file
+names.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ import secrets
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from postdicom_async.disk.files import explained
 from postdicom_async.disk.private_files import FileLock, forget, make_folder, whole_file
-from postdicom_async.errors import LedgerUnusable, NotFound, UsageError
+from postdicom_async.errors import LedgerLocked, LedgerUnusable, NotFound, UsageError
+from postdicom_async.jobs.ledger.file import is_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 
 SUFFIX: Final = ".ledger"
 _STATE = "POSTDICOM_STATE"
@@ -91,6 +97,36 @@ def job_path(verb: str, source: str, target: str, digest: str) -> Path:
     return state_folder() / f"{words[:80]}-{digest[:8]}{SUFFIX}"
 
 
+def default_path(
+    verb: str,
+    shown: Sequence[str],
+    digest: str,
+    users: Sequence[str],
+    users_of: Callable[[dict[str, Any]], Sequence[str]],
+) -> Path:
+    """Return the ledger of a job that was given none: another one for each pair of users.
+
+    Args:
+        verb: of the job.
+        shown: the public names of both ends.
+        digest: of the pair of ends.
+        users: who logs in at the ends; they go into the digest in the file's name.
+        users_of: returns the same of what is kept beside a ledger. One from before users told ledgers apart goes on
+            if it was theirs, or if that cannot be known.
+    """
+    older = job_path(verb, shown[0], shown[1], digest)
+    if not any(users):
+        return older
+    own = job_path(verb, shown[0], shown[1], pair_digest(digest, *users))
+    if own.exists() or not older.exists():
+        return own
+    try:
+        theirs = users_of(ResumeFile(older).read())
+    except (LedgerUnusable, UsageError):
+        return older
+    return older if list(theirs) == list(users) else own
+
+
 def beside(ledger: Path, what: str) -> Path:
     """Return a file beside a ledger: ``"private"``, ``"source"``, ``"target"``."""
     return ledger.with_name(f"{ledger.name}.{what}")
@@ -136,6 +172,26 @@ def remove_job(ledger: Path) -> None:
     """Remove a ledger and the files beside it."""
     for suffix in _BESIDE:
         forget(ledger.with_name(ledger.name + suffix))
+
+
+def forget_job(path: Path) -> None:
+    """Remove an earlier ledger, even a damaged one, unless it is in use; never a file that is not a ledger.
+
+    Raises:
+        LedgerLocked: another process uses it.
+        LedgerUnusable: the file of that name is not a ledger.
+    """
+    if not path.exists():
+        return
+    lock = FileLock(beside(path, "lock"))
+    if not lock.take():
+        raise LedgerLocked("this process or another runs this job already")
+    try:
+        if not is_ledger(path):
+            raise LedgerUnusable("--new: there is a file of that name that is no ledger; it was not touched")
+        remove_job(path)
+    finally:
+        lock.let_go()
 
 
 class ResumeFile:

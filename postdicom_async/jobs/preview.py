@@ -23,7 +23,7 @@ from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.pace.outage_policy import OutagePatience
 from postdicom_async.jobs.pace.outages import Outages
-from postdicom_async.jobs.run import PHASES, begin_run
+from postdicom_async.jobs.run import PHASES, begin_run, unreached_in
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.summary import Count
 
@@ -84,7 +84,7 @@ async def preview(
         else:
             opening = Ledger.create(path, facts)
         ledger = await stack.enter_async_context(await opening)
-        outages = Outages(ends.source, ends.target, patience=OutagePatience(outage=0.0))
+        outages = Outages(ends.source, ends.target, patience=OutagePatience(outage=0.0), unreached=unreached_in(ledger))
         for end in (ends.source, ends.target):
             if isinstance(end, ArchiveEnd):
                 end.pace_requests(pace.request)

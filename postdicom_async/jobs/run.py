@@ -19,6 +19,7 @@ from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.discovery import DiscoverPhase
 from postdicom_async.jobs.ledger.schema import Stage
 from postdicom_async.jobs.moving import MovePhase
+from postdicom_async.jobs.pace.first_look import ENDS
 from postdicom_async.jobs.states import State
 from postdicom_async.jobs.verifying import VerifyPhase
 
@@ -143,6 +144,13 @@ class Run:
             if self._pace.is_open and not self._context.outages.lasts:
                 ledger.put("seconds", float(ledger.fact("seconds") or 0.0) + now - before)
             before = now
+
+
+def unreached_in(ledger: Ledger) -> tuple[str, ...]:
+    """Return the ends, ``"source"`` or ``"target"``, that no run of this job has reached."""
+    if ledger.fact("discovery_complete") or int(ledger.fact("run") or 0) > 1 or ledger.fact("part"):
+        return ()
+    return tuple(end for end in ENDS if not ledger.fact(f"reached_{end}"))
 
 
 async def begin_run(context: Context) -> None:

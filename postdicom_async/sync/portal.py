@@ -110,9 +110,10 @@ class Portal:
             return ended.result()
         except CancelledError:
             pass
-        except BaseException:
+        except BaseException as interrupt:
             if not ended.done() and self._note(lambda: _give_up(ended, tasks)):  # the wait itself was interrupted
                 _wait_for(ended)
+                _carry(tasks, interrupt)
             raise
         raise UsageError("the client was closed while this call waited")
 
@@ -335,6 +336,16 @@ def _give_up(ended: Future[Any], tasks: list[asyncio.Task[Any]]) -> None:
         task.cancel()
     if not tasks:
         ended.cancel()
+
+
+def _carry(tasks: list[asyncio.Task[Any]], interrupt: BaseException) -> None:
+    """Give an interrupt the attributes by which a cancelled call tells what it has done, such as ``shared``."""
+    for task in tasks:
+        if task.cancelled():
+            try:
+                task.result()
+            except asyncio.CancelledError as cancelled:
+                vars(interrupt).update(vars(cancelled))
 
 
 def _tell(task: asyncio.Task[_T], ended: Future[_T]) -> None:

@@ -41,8 +41,8 @@ ROWS, FIGURES = asked()
 OF_FIGURES = {"sockets": "cancelled", "clean-exits": "cancelled", "start-client": "start", "start-version": "start"}
 
 
-FEW = ("disk", "orthanc-download", "orthanc-upload")
-"""Sections that show that measuring works; the others take half a minute of the processor."""
+FEW = ("disk", "orthanc-upload")
+"""Sections that show that measuring works, down and up; the others take half a minute of the processor."""
 
 
 @pytest.mark.parametrize("section", [name if name in FEW else large(name) for name in SECTIONS])

@@ -96,6 +96,23 @@ async def test_serve(cli: Cli, one_file: Path, tmp_path: Path) -> None:
     assert any(path.read_bytes() == one_file.read_bytes() for path in data.rglob("*") if path.is_file())
 
 
+async def test_serve_takes_a_token(cli: Cli) -> None:
+    cli.environment["POSTDICOM_TOKEN"] = "no token"
+    ran = await cli("serve", "--port", "0")
+    assert (ran.code, ran.error_line) == (2, "error: POSTDICOM_TOKEN: a token is printable ASCII without spaces")
+    cli.environment["POSTDICOM_TOKEN"] = "a.token"
+    process = await cli.start("serve", "--port", "0")
+    assert process.stdout is not None
+    cli.environment["POSTDICOM_URL"] = (await process.stdout.readline()).decode().split("  ")[0]
+    known = await cli("search", "studies", "--count")
+    cli.environment["POSTDICOM_TOKEN"] = "another"
+    unknown = await cli("search", "studies", "--count")
+    process.send_signal(signal.SIGINT)
+    ran = await ended(process)
+    assert (known.code, known.out, unknown.code) == (0, "0\n", 4)
+    assert "a.token" not in ran.err
+
+
 async def test_serve_lets_pages_and_names_in_that_it_is_told_of(cli: Cli, tmp_path: Path) -> None:
     page = "http://localhost:3000"
     process = await cli.start("serve", "--port", "0", "--allow-origin", page, "--allow-host", "archive.example")

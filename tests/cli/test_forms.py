@@ -117,6 +117,11 @@ async def test_lists_of_this_machine(cli: Cli, tmp_path: Path) -> None:
     ).code == 0
     (row,) = rows((await cli.here("job", "list", "--output", "csv")).out)
     assert (row["job"], row["running"]) == ("mine", "false")
+    assert rows((await cli.here("job", "show", "mine", "--output", "csv")).out) == [row]
+    document = (await cli.here("job", "show", "mine", "--json")).json["answer"]
+    assert (await cli.here("job", "show", "mine", "--output", "json")).json["answer"] == document
+    assert json.loads((await cli.here("job", "show", "mine", "--output", "jsonl")).out) == document
+    assert (await cli.here("job", "show", "mine", "--output", "csv", "--json")).code == 2
 
 
 def test_cells(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,6 @@ IMPORTS = "from postdicom_async.emulator.pytest_fixtures import embedded_archive
 PLUGINS = 'pytest_plugins = ["postdicom_async.emulator.pytest_fixtures"]\n'
 WITHOUT = """
 import importlib.util
-from tests.support.plain_http import NO_AUTHORITIES
 
 before = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: None if name == "pytest_asyncio" else before(name, *more)
@@ -123,6 +122,8 @@ def test_a_test_with_an_event_loop(tmp_path: Path, conftest: str) -> None:
 BOTH = """
 import httpx
 import pytest
+
+from tests.support.plain_http import NO_AUTHORITIES
 
 
 def test_plain(embedded_archive):

@@ -21,6 +21,7 @@ from postdicom_async.emulator import EmbeddedArchive
 from tests.examples.running import Backend, running_backend
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
+from tests.support.large import large
 from tests.support.plain_http import NO_AUTHORITIES
 from tests.support.stream_server import StreamServer
 
@@ -211,7 +212,7 @@ async def falling_silent(first: bytes) -> AsyncIterator[tuple[str, asyncio.Event
 
 
 @pytest.mark.parametrize(
-    "first", [b"", HEAD, HEAD + PART, HEAD + PART + b"DICM"], ids=["nothing", "head", "part", "some"]
+    "first", [b"", large(HEAD), large(HEAD + PART), HEAD + PART + b"DICM"], ids=["nothing", "head", "part", "some"]
 )
 async def test_a_browser_need_not_wait_for_an_archive_that_fell_silent(first: bytes, tmp_path: Path) -> None:
     async with falling_silent(first) as (url, asked, gone), running_backend(url, tmp_path / "log") as backend:
@@ -249,28 +250,28 @@ async def test_statuses(archive: EmbeddedArchive, backend: Backend) -> None:
     assert "study_instance_uid" in malformed.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    ("reply", "status", "headers"),
-    [
-        (Reply(401), 502, {}),
-        (Reply(400), 502, {}),
-        (Reply(429, {"Retry-After": "9999"}), 503, {"retry-after": "9999"}),
-        (Reply(200, {"Content-Type": "text/html"}, b"<html>"), 502, {}),
-        (Reply(200, {"Content-Type": MULTIPART}, b"--x--\r\n"), 502, {}),
-    ],
-)
-async def test_statuses_of_a_failing_archive(
-    reply: Reply, status: int, headers: dict[str, str], tmp_path: Path
-) -> None:
+FAILING: list[tuple[Reply, int, dict[str, str]]] = [
+    (Reply(401), 502, {}),
+    (Reply(400), 502, {}),
+    (Reply(429, {"Retry-After": "9999"}), 503, {"retry-after": "9999"}),
+    (Reply(200, {"Content-Type": "text/html"}, b"<html>"), 502, {}),
+    (Reply(200, {"Content-Type": MULTIPART}, b"--x--\r\n"), 502, {}),
+]
+
+
+async def test_statuses_of_a_failing_archive(tmp_path: Path) -> None:
+    replies = [reply for reply, _, _ in FAILING]
     async with (
-        FaultyServer(reply) as upstream,
+        FaultyServer(lambda _: replies[0]) as upstream,
         running_backend(upstream.url, tmp_path / "log") as backend,
         browser() as client,
     ):
-        answer = await client.get(f"{backend.url}/studies/{STUDY}")
-    assert answer.status_code == status
-    assert headers.items() <= dict(answer.headers).items()
-    assert answer.json()["detail"]
+        for reply, status, headers in FAILING:
+            replies[0] = reply
+            answer = await client.get(f"{backend.url}/studies/{STUDY}")
+            assert answer.status_code == status, reply
+            assert headers.items() <= dict(answer.headers).items()
+            assert answer.json()["detail"]
 
 
 # --- search and upload -----------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from tests.faults.clients import Connect
 
+pytestmark = pytest.mark.above_the_transport
+
 FILES = list(study_files(3, pixel_bytes=1280).values())
 STUDY = uid(1)
 UIDS = [uids_of(file) for file in FILES]

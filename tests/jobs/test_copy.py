@@ -19,7 +19,7 @@ from postdicom_async import (
     jobs,
 )
 from postdicom_async.emulator import EmbeddedArchive
-from postdicom_async.jobs import discovery
+from postdicom_async.jobs import discovery, job_files
 from postdicom_async.jobs.begin import VerifyLevel
 from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.ends.end import Identified, ListedInstance, Selection
@@ -203,6 +203,29 @@ async def test_a_job_of_one_pair_is_not_gone_on_with_for_another(
     with pytest.raises(LedgerUnusable):
         await jobs.copy(folder, archive.url, job=notes, new=True)
     assert notes.read_text() == "nothing of DICOM"
+
+
+async def test_jobs_of_two_accounts_have_ledgers_of_their_own(folder: Path, archive: EmbeddedArchive) -> None:
+    """One from before goes on as its own account's, by the same call and by its name."""
+
+    async def ledger_of(user: str) -> Path:
+        target = archive.url.replace("//", f"//{user}@" if user else "//")
+        job = await jobs.copy(folder, target, ask=lambda _: "secret")
+        await job.wait()
+        return job.path
+
+    alice, bob, older = await ledger_of("alice"), await ledger_of("bob"), await ledger_of("")
+    assert len({alice, bob, older}) == 3
+    assert await ledger_of("alice") == alice
+    assert not [path for path in alice.parent.rglob("*") if "alice" in path.name]
+    for path in alice.parent.glob(f"{alice.name}*"):  # as if an earlier version had made it, for alice
+        path.rename(path.with_name(path.name.replace(alice.name, older.name)))
+    bob.unlink()
+    assert [await ledger_of("alice"), await ledger_of("bob")] == [older, bob]
+    resumed = await jobs.resume(older.stem, ask=lambda _: "secret")
+    assert (await resumed.wait()).facts.run == 4
+    job_files.ResumeFile(older).write({"source": None})  # of a client, so that nobody knows whose it was
+    assert await ledger_of("carol") == older
 
 
 async def test_two_jobs_of_one_pair_do_not_run_at_once(folder: Path, archive: EmbeddedArchive) -> None:

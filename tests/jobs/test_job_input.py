@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from postdicom_async import AuthenticationFailed, jobs
+from postdicom_async import AuthenticationFailed, ConnectionFailed, jobs
 from postdicom_async.emulator import EmbeddedArchive
 from postdicom_async.jobs.pace import presets
 from postdicom_async.jobs.states import State, reason_code
@@ -22,7 +23,7 @@ from tests.jobs.faulty_archive import FaultyArchive
 from tests.jobs.lying import adding_up, hurry
 from tests.support.dicom_files import uid
 from tests.support.exchange import Reply, Request
-from tests.support.faulty_server import FaultyServer
+from tests.support.faulty_server import FaultyServer, unused_port
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,105 @@ async def finished(job: jobs.Job) -> Summary:
         return await asyncio.wait_for(job.wait(), 30)
 
 
+# --- a target that somebody has to correct ----------------------------------------------------------------------------
+
+WEB_PAGE = Reply(200, {"Content-Type": "text/html"}, b"<html>Welcome</html>")
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "words"),
+    [
+        ("unknown host", 5, "target http://no-such-host.invalid: list studies: the host name is not known"),
+        ("nobody there", 5, "target http://127.0.0.1:"),
+        ("401", 4, "the archive refused the credentials (status 401)"),
+        ("403", 4, "this account may not do that (status 403)"),
+        ("a web site", 1, "the address is not that of its DICOMweb service"),
+        ("below a file", 1, "target: the folder: something that is not a folder is in the way"),
+        (
+            "read-only",
+            1,
+            "target: the folder cannot be written to: the permission is missing, or",
+        ),
+    ],
+)
+async def test_a_target_to_be_corrected_ends_a_new_job_before_the_source_is_listed(
+    how: str,
+    code: int,
+    words: str,
+    cli: Cli,
+    source: FaultyArchive,
+    here: FaultyServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error names the end, no ledger is left, and the corrected command begins with the same ledger's name."""
+    ledger, target = tmp_path / "jobs" / "move.ledger", FaultyArchive()
+    ledger.parent.mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "read-only").mkdir()
+    is_allowed = os.access  # what this says of a disk mounted read-only; the tests may run as root
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "read-only" and is_allowed(path, mode))
+    answers = {"401": Reply(401), "403": Reply(403), "a web site": WEB_PAGE}
+    target.fault = lambda _: answers.get(how)
+    async with target.serve() as there:
+        address = {
+            "unknown host": "http://no-such-host.invalid/dicomweb",
+            "nobody there": f"http://127.0.0.1:{unused_port()}",
+            "below a file": str(tmp_path / "file" / "below"),
+            "read-only": str(tmp_path / "read-only" / "below"),
+        }
+        ran = await cli.here("copy", here.url, address.get(how, there.url), "--job", ledger)
+        assert ran.code == code, ran.err
+        assert [line for line in ran.err.splitlines() if line.startswith("error: target") and words in line], ran.err
+        assert len(ran.err.splitlines()) == 1
+        assert source.requests == {"search": 1}, "nothing was listed"
+        assert list(ledger.parent.iterdir()) == []
+        answers.clear()
+        ran = await cli.here("copy", here.url, there.url, "--job", ledger)
+        assert ran.code == 0, ran.err
+        assert target.held == source.held
+
+
+@pytest.mark.parametrize("reply", [Reply(503), Reply(400)], ids=["busy", "refuses just such a search"])
+async def test_what_may_pass_or_may_not_matter_does_not_keep_a_job_from_its_start(
+    reply: Reply, source: FaultyArchive, here: FaultyServer
+) -> None:
+    target = FaultyArchive()
+    target.fault = after(1, lambda one: "limit=1" in one.target and "StudyInstanceUID" not in one.target, reply)
+    async with target.serve() as there:
+        job = await jobs.copy(here.url, there.url)
+        if reply.status == 503:
+            while not any("waiting for it" in note for note in job.summary().notes):
+                await asyncio.sleep(0.02)
+            target.fault = lambda _: None
+        assert adding_up(await finished(job)) == {State.DONE: 15}
+
+
+async def test_a_job_that_cannot_begin_anew_loses_no_ledger(source: FaultyArchive, here: FaultyServer) -> None:
+    target = FaultyArchive()
+    async with target.serve() as there:
+        job = await jobs.copy(here.url, there.url)
+        await finished(job)
+        target.fault = lambda _: Reply(401)
+        with pytest.raises(AuthenticationFailed, match=r"^target "):
+            await jobs.copy(here.url, there.url, new=True)
+        assert adding_up(job.summary()) == {State.DONE: 15}
+
+
+async def test_outside_its_window_a_job_asks_nothing_and_looks_first_when_that_opens(
+    source: FaultyArchive, here: FaultyServer
+) -> None:
+    pace = jobs.Pace()
+    pace.pause()
+    async with await jobs.copy(here.url, "http://no-such-host.invalid", pace=pace) as job:
+        await asyncio.sleep(0.05)
+        assert source.requests == {}
+        pace.resume()
+        with pytest.raises(ConnectionFailed, match=r"^target .*: the host name is not known"):
+            await asyncio.wait_for(job.wait(), 30)
+        assert source.requests == {"search": 1}, "nothing was listed"
+
+
 # --- refused in the middle --------------------------------------------------------------------------------------------
 
 
@@ -71,7 +171,7 @@ def every(_: Request) -> bool:
 
 
 @pytest.mark.parametrize("at_target", [False, True])
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 7])  # behind the first look
 async def test_a_password_that_is_changed_meanwhile_ends_the_job_and_it_goes_on(
     number: int, at_target: bool, source: FaultyArchive, here: FaultyServer
 ) -> None:

@@ -161,26 +161,21 @@ async def test_an_outage_is_told_in_words() -> None:
     assert re.fullmatch(f"source far: waiting for it, {until}: the connection was refused", told[0])
 
 
-async def test_a_mistyped_host_ends_a_job_at_its_start(tmp_path: Path, archive: EmbeddedArchive) -> None:
-    job = await jobs.copy("http://no-such-host.invalid/dicomweb", archive.url)
+async def test_a_mistyped_source_ends_a_job_at_its_start(archive: EmbeddedArchive) -> None:
     with pytest.raises(ConnectionFailed, match=r"source .*no-such-host.*: the host name is not known") as caught:
-        await asyncio.wait_for(job.wait(), 30)
+        await asyncio.wait_for(jobs.copy("http://no-such-host.invalid/dicomweb", archive.url), 30)
     assert caught.value.temporary
-    job = await jobs.copy(archive.url, "http://no-such-host.invalid/dicomweb")
-    archive.add_files(_written(tmp_path, study_files(2)))
-    with pytest.raises(ConnectionFailed, match=r"target .*no-such-host.*: the host name is not known"):
-        await asyncio.wait_for(job.wait(), 30)
 
 
-async def test_the_end_that_refuses_is_named(tmp_path: Path, archive: EmbeddedArchive) -> None:
-    archive.add_files(_written(tmp_path, study_files(2)))
+async def test_the_end_that_refuses_is_named(archive: EmbeddedArchive) -> None:
     async with EmbeddedArchive(username="a", password="b") as closed:
         for source, target, words in [(closed, archive, "source"), (archive, closed, "target")]:
-            job = await jobs.copy(source.url, target.url)
             with pytest.raises(AuthenticationFailed) as caught:
-                await asyncio.wait_for(job.wait(), 30)
+                await asyncio.wait_for(jobs.copy(source.url, target.url), 30)
             assert str(caught.value).startswith(f"{words} {closed.url.removesuffix('/dicomweb')}")
             assert "(status 401" in str(caught.value)
+    with pytest.raises(ConnectionFailed, match=r"^target https://.*: the server does not speak TLS at this port"):
+        await asyncio.wait_for(jobs.copy(archive.url, archive.url.replace("http:", "https:")), 30)
 
 
 def _written(folder: Path, files: Mapping[str, bytes]) -> list[Path]:

@@ -178,6 +178,7 @@ async def test_the_same_uid_with_other_bytes(archive: DicomWeb, archive_server: 
         assert kept.path.read_bytes() == new
 
 
+@pytest.mark.above_the_transport
 async def test_500_instances_at_once(archive: DicomWeb, transport_name: str, archive_server: Server) -> None:
     files = study_files(500, series=4, pixel_bytes=512)
     async with archive_server.client(transport_name) as client:

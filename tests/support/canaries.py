@@ -123,16 +123,20 @@ def _logged(watch: CanaryWatch) -> Iterator[None]:
     names = [*root.manager.loggerDict, "httpx", "httpcore", "asyncio", "postdicom_async"]
     loggers = [root, *map(logging.getLogger, names)]
     before = [(each, each.level, each.propagate, each.disabled) for each in loggers]
-    for each in loggers:
+    # Of hundreds nearly all have no level of their own, and each that is set makes logging go through all of them.
+    levels = [(each, level) for each, level, *_ in before if level not in (logging.NOTSET, logging.DEBUG)]
+    for each, _ in levels:
         each.setLevel(logging.DEBUG)
+    for each in loggers:
         each.propagate, each.disabled = True, False
     root.addHandler(collector)
     try:
         yield
     finally:
         root.removeHandler(collector)
-        for each, level, propagate, disabled in reversed(before):
+        for each, level in levels:
             each.setLevel(level)
+        for each, _, propagate, disabled in reversed(before):
             each.propagate, each.disabled = propagate, disabled
 
 

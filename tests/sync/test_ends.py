@@ -256,6 +256,30 @@ except KeyboardInterrupt as error:
         assert ended(process) == ("interrupted\n['MainThread']\n", "", 0)
 
 
+def test_ctrl_c_tells_what_a_cancelled_call_has_done() -> None:
+    """As `PostDicom.upload_and_share` does: by attributes of the exception."""
+    script = """
+async def work(archive):
+    try:
+        async for _ in archive.search_for_studies():
+            pass
+    except BaseException as error:
+        error.shared = "a folder"
+        raise
+
+with DICOMwebClient(url) as client:
+    try:
+        client.call(work)
+    except KeyboardInterrupt as error:
+        print(type(error).__name__, error.shared)
+"""
+    with raw_server(silence) as server:
+        process = run(script, server.url)
+        assert server.met.wait(60)
+        process.send_signal(signal.SIGINT)
+        assert ended(process) == ("KeyboardInterrupt a folder\n", "", 0)
+
+
 def test_ctrl_c_that_nobody_catches_ends_the_program() -> None:
     with raw_server(silence) as server:
         process = run("client = DICOMwebClient(url)\nclient.search_for_studies()\n", server.url)

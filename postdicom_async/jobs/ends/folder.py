@@ -329,6 +329,21 @@ class FolderEnd(FolderListing):
         """
         await in_background(self._probe)
 
+    async def require_writable(self) -> None:
+        """Check that instances could be stored here; nothing is written, and no folder made.
+
+        Raises:
+            LocalFileError: they could not.
+        """
+        await in_background(self._require_writable)
+
+    def _require_writable(self) -> None:
+        place = self._root
+        while not os.path.lexists(place):  # the store makes what is missing
+            place = place.parent
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise LocalFileError("the folder cannot be written to: the permission is missing, or its disk is read-only")
+
     def _probe(self) -> None:
         if self._reader.has_looked:
             self._reader.require_folder()

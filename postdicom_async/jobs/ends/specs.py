@@ -29,7 +29,7 @@ from postdicom_async.http.endpoint import checked_url, origin_of
 from postdicom_async.profiles.model import Profile, checked_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from postdicom_async.cloud.client import CloudApi
     from postdicom_async.dicomweb.client import DicomWeb
@@ -105,6 +105,19 @@ class EndSpec:
         if self.kind == "folder":
             raise UsageError("a folder has no profile")
         return Profile("", kind=self.kind, url=self.place, username=self.username)
+
+    def user(self, *, alone: bool) -> str:
+        """Return the user or client that it logs in as; empty without one, and where the identity names it; private.
+
+        Raises:
+            UsageError: see `profile`.
+        """
+        if self.kind == "folder" or (profile := self.profile()).kind == "cloud":
+            return ""
+        from postdicom_async.profiles.secrets import plain_counts, with_login
+
+        profile = with_login(profile) if plain_counts(profile, alone=alone) else profile
+        return profile.username or profile.client_id
 
     def open(
         self, index: Path | None = None, *, target: bool = False, alone: bool = False, ask: Ask | None = None
@@ -254,6 +267,17 @@ def spec_of(given: EndLike, *, filters: Mapping[str, str] | None = None) -> EndL
         place = os.path.abspath(os.fspath(given))  # noqa: PTH100 - symbolic links stay
         return EndSpec("folder", place, filters=_filters("", filters))
     return given
+
+
+def is_alone(specs: Sequence[object]) -> bool:
+    """Whether only one of the ends is an archive that is named, see `EndSpec.open`."""
+    return sum(isinstance(spec, EndSpec) and spec.is_archive for spec in specs) == 1
+
+
+def users_of(specs: Sequence[object]) -> list[str]:
+    """Return who logs in at each end, see `EndSpec.user`; of a client object that is not known."""
+    alone = is_alone(specs)
+    return [spec.user(alone=alone) if isinstance(spec, EndSpec) else "" for spec in specs]
 
 
 # --- whatever stands for an end --------------------------------------------------------------------------------------

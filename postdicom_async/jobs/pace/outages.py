@@ -22,13 +22,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from postdicom_async.errors import ConnectionFailed, LocalFileError, PostdicomError, ProtocolError, UsageError
+from postdicom_async.jobs.pace.first_look import ENDS, MOST_QUESTIONS, is_for_a_person, problem_of
 from postdicom_async.jobs.pace.outage_policy import Do, OutagePatience, OutagePolicy
 
 if TYPE_CHECKING:
     from postdicom_async.jobs.ends.end import End
 
 
-_MOST_QUESTIONS = 3
 _SHORTEST = 0.05  # the shortest sleep in seconds: two clocks never agree exactly
 _REST = 1.0  # a wait at the gate of so many seconds was a rest
 _YEAR = 366 * 86400.0
@@ -112,6 +112,19 @@ class Outages:
         """Whether an end has an outage now."""
         return any(one.policy.since is not None for one in self._ends)
 
+    async def reach(self) -> None:
+        """Probe the ends that this job has never reached, before anything is listed; wait for those that are out.
+
+        Raises:
+            PostdicomError: see `outlasted`.
+        """
+        for one in self._ends:
+            problem = None if one.is_reached else await problem_of(one.end)
+            if problem is None:
+                self._is_reached(one)
+            elif problem.temporary or is_for_a_person(problem):
+                await self.outlasted(one.end, problem)
+
     async def clear(self) -> None:
         """Wait until work may be handed out.
 
@@ -155,7 +168,7 @@ class Outages:
         may_be_right = problem.temporary or isinstance(
             problem, ProtocolError
         )  # a proxy's page; a list that was changing
-        return is_outage or (may_be_right and made < _MOST_QUESTIONS)
+        return is_outage or (may_be_right and made < MOST_QUESTIONS)
 
     # --- within -----------------------------------------------------------------------------------------------------
 
@@ -175,16 +188,8 @@ class Outages:
             return await self._probed(one) is not None
 
     async def _probed(self, one: _WatchedEnd) -> PostdicomError | None:
-        found: PostdicomError | None = None
         one.policy.asked()
-        for _ in range(_MOST_QUESTIONS):  # one error page of a proxy is no reason to end a job
-            found = None
-            try:
-                await one.end.probe()
-            except PostdicomError as error:
-                found = error
-            if not isinstance(found, ProtocolError):
-                break
+        found = await problem_of(one.end)
         if found is not None:
             one.problem = self._named(one, found)
             one.policy.probed(self._clock(), **_said(found))
@@ -254,7 +259,7 @@ class Outages:
         return problem
 
     def _which(self, one: _WatchedEnd) -> str:
-        return "source" if one is self._ends[0] else "target"
+        return ENDS[self._ends.index(one)]
 
 
 class _Said(TypedDict):
