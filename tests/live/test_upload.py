@@ -84,10 +84,9 @@ async def test_two_variants_of_a_study_under_one_secret(archive: DicomWeb, archi
         require_stored(report, 2)
         return
     assert report.counts == {Status.UNCONFIRMED: 2}
-    assert {one.reason for one in report.outcomes} == {
-        "the archive lists its study under more than one Patient ID, and may return it under none: delete the wrong one "
-        "there; a variant needs another secret"
-    }
+    (reason,) = {str(one.reason) for one in report.outcomes}
+    assert reason.startswith("the archive lists its study under more than one Patient ID, and may return it under none")
+    assert reason.endswith("delete the wrong one there; a variant needs another secret")
     with pytest.raises(NotFound):
         await archive.retrieve_instance(*rules["A"].uids_after(InstanceUids(uid(1), uid(1, 1), uid(1, 1, 2))))
     again = await archive.upload([first], anonymize=rules["A"], existing="skip")
