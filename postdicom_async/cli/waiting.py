@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from postdicom_async import PostdicomError, UsageError
+from postdicom_async import NotFound, PostdicomError, UsageError
 from postdicom_async.cli import output
 from postdicom_async.cli.connection import ConnectionOptions
 from postdicom_async.cli.exits import Exit
@@ -180,7 +180,21 @@ class StudiesShown:
 
 
 async def _number_in(archive: DicomWeb, study: str) -> int:
-    return len([one async for one in archive.search_for_instances(study_instance_uid=study).raw])
+    return len(await _instances_in(archive, study))
+
+
+async def _instances_in(archive: DicomWeb, study: str) -> set[str]:
+    """Return the instances that are listed of a study; not every archive lists those of all its series at once."""
+    try:
+        results = archive.search_for_instances(study_instance_uid=study)
+        return {str(one.get("SOPInstanceUID")) async for one in results}
+    except NotFound:
+        found: set[str] = set()
+        async for series in archive.search_for_series(study_instance_uid=study):
+            uid = str(series.get("SeriesInstanceUID"))
+            results = archive.search_for_instances(study_instance_uid=study, series_instance_uid=uid)
+            found |= {str(one.get("SOPInstanceUID")) async for one in results}
+        return found
 
 
 @dataclass
@@ -196,8 +210,7 @@ class UploadedShown:
     async def look(self, archive: DicomWeb) -> bool:
         """List the studies of which something is missing; return whether all is there."""
         for study in list(self.missing):
-            async for one in archive.search_for_instances(study_instance_uid=study):
-                self.missing[study].discard(str(one.get("SOPInstanceUID")))
+            self.missing[study] -= await _instances_in(archive, study)
             if not self.missing[study]:
                 del self.missing[study]
         return not self.missing

@@ -84,7 +84,8 @@ class ArchiveProbes:
         secrets = self._exam.session.secrets
         self._note("credentials", Verdict.NOTE, "accepted" if secrets else "none given, none asked for")
         self._note(f"route {Route.SEARCH_STUDIES.name}", True, answer.text)
-        self._note("search type", answer.type in {"application/dicom+json", "application/json"}, answer.type)
+        if answer.status != HTTPStatus.NO_CONTENT:  # which has no body, and so no type
+            self._note("search type", answer.type in {"application/dicom+json", "application/json"}, answer.type)
         uid = answer.first(_STUDY_UID)
         if isinstance(uid, str) and uid:
             self._exam.study = next(iter(answer.items or ()), {})

@@ -150,6 +150,13 @@ async def test_paging_that_is_ignored_and_keys_too(cli: Cli) -> None:
     assert found["reason of a failure"] == "note: none"
 
 
+async def test_an_empty_archive_that_answers_without_a_body(cli: Cli) -> None:
+    ran, found = await _examine(cli, lambda _: Reply(204))
+    assert ran.code == 0
+    assert found["type of a search's answer"].startswith("unknown")
+    assert found["search without a match"] == "ok: 204, 0 results"
+
+
 async def test_paging_that_is_refused(cli: Cli) -> None:
     def no_paging(request: Request) -> Reply:
         return Reply(400) if "limit" in request.target else _json([])

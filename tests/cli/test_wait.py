@@ -10,7 +10,7 @@ import pytest
 
 from postdicom_async.cli import waiting
 from tests.cli.conftest import Cli
-from tests.faults.odd_archives import make_odd
+from tests.faults.odd_archives import STUDY, make_odd
 from tests.support.dicom_files import small_dicom, uid
 from tests.support.faulty_server import FaultyServer, Reply, Request
 
@@ -85,6 +85,19 @@ async def test_failures_that_pass_are_waited_out(cli: Cli) -> None:
     async with FaultyServer(lambda _request: Reply(401)) as server:
         ran = await cli.here("wait", "--study", "1.2", "--url", server.url, *SOON)
     assert ran.code == 4
+
+
+async def test_where_a_study_is_listed_series_by_series(cli: Cli, tmp_path: Path) -> None:
+    archive, report = make_odd("has no list of a study's instances"), tmp_path / "sent.jsonl"
+    archive.counts = False
+    line = '{{"status":"stored","study_instance_uid":"{}","sop_instance_uid":"{}"}}\n'
+    report.write_text("".join(line.format(STUDY, uid(1, n, m)) for n in (1, 2, 3) for m in (1, 2)))
+    async with FaultyServer(archive) as server:
+        there = ("--url", server.url, "--attempts", "1", *SOON)
+        for condition in (["--study", STUDY, "--instances", "6"], ["--uploaded", report]):
+            ran = await cli.here("wait", *condition, *there)
+            assert (ran.code, ran.err) == (0, "")
+            assert "6 of 6 instances after " in ran.out
 
 
 async def test_a_filter_that_is_ignored_is_no_answer(cli: Cli) -> None:
