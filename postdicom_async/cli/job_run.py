@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 NOTHING = "there was nothing to do"
 """The error of ``--error-if-nothing``."""
-_MISMATCHES = frozenset({Reason.NOT_LISTED, Reason.DIFFERENT, Reason.NOT_CONFIRMED, Reason.CANNOT_COMPARE, Reason.GONE})
+_MISMATCHES = frozenset({
+    Reason.NOT_LISTED,
+    Reason.DIFFERENT,
+    Reason.NOT_CONFIRMED,
+    Reason.CANNOT_COMPARE,
+    Reason.GONE,
+    Reason.TWO_PATIENTS,
+})  # fmt: skip
 _PROBED = 60.0  # seconds
 _TIME_OVER, _STOPPED = "--max-duration is over", "it was told to stop"
 _PROVEN = {"listed": "found in the target's lists", "bytes": "retrieved and compared"}

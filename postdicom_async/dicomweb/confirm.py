@@ -20,7 +20,8 @@ import anyio
 from postdicom_async.dicom.sameness import Sameness
 from postdicom_async.dicomweb.listing import list_instances
 from postdicom_async.dicomweb.retrieve import Parts, Retrieval, Target
-from postdicom_async.dicomweb.store_answer import StoreVerdict
+from postdicom_async.dicomweb.store_answer import TWO_PATIENTS, StoreVerdict
+from postdicom_async.dicomweb.studies import ask_study
 from postdicom_async.disk.scratch import Scratch, ScratchMap
 from postdicom_async.errors import AuthenticationFailed, ConnectionFailed, LocalFileError, NotFound, PostdicomError
 from postdicom_async.results import Status
@@ -118,12 +119,50 @@ class Confirmation:
         return finding
 
 
+class OnePatient:
+    """Whether the archive has the studies of one upload under one Patient ID each, asked after something was stored.
+
+    Orthanc files an instance by its Patient ID and UIDs together: a study that arrives under another Patient ID is
+    stored, listed twice, and from then on returned under neither. Only a search shows it. It is made once for each
+    study and Patient ID, since a second one may come later in the same upload.
+    """
+
+    def __init__(self, retrieval: Retrieval) -> None:
+        self._retrieval = retrieval
+        self._known: dict[tuple[str, bytes | None, bool], bool] = {}
+        self._asking: dict[tuple[str, bytes | None, bool], anyio.Lock] = {}
+
+    async def is_broken(self, instance: Usable, *, sent: bool) -> bool:
+        """Whether the study of an instance is listed under more than one; an archive that cannot say is believed.
+
+        ``sent`` tells what is asked after storing from what was asked before.
+        """
+        study = instance.header.uids.study_instance_uid
+        key = study, instance.patient_id, sent
+        if key not in self._known:
+            async with self._asking.setdefault(key, anyio.Lock()):  # other batches of the study wait for the answer
+                if key not in self._known:
+                    is_broken = await self._ask(study)
+                    if len(self._known) >= _MOST_STUDIES:
+                        del self._known[next(iter(self._known))]
+                    self._known[key] = is_broken
+                    self._asking.pop(key, None)
+        return self._known.get(key, False)
+
+    async def _ask(self, study: str) -> bool:
+        with suppress(PostdicomError):
+            found = await ask_study(self._retrieval, study)
+            return found is not None and found.patients > 1
+        return False
+
+
 class Present:
     """What the archive lists of the studies of one upload; each list is requested once. Close it."""
 
-    def __init__(self, retrieval: Retrieval, confirmation: Confirmation) -> None:
+    def __init__(self, retrieval: Retrieval, confirmation: Confirmation, one_patient: OnePatient) -> None:
         self._retrieval = retrieval
         self._confirmation = confirmation
+        self._one_patient = one_patient
         self._known: dict[str, int] = {}  # the number of a study's list, 0 if it excludes nothing
         self._asking: dict[str, anyio.Lock] = {}
         self._asked = 0
@@ -134,6 +173,8 @@ class Present:
         """Return the verdict on an instance that is not to be sent; None for one that is."""
         if not await self._lists(instance.header.uids):
             return None
+        if await self._one_patient.is_broken(instance, sent=False):
+            return StoreVerdict(Status.FAILED, reason=f"not sent: {_of_two_patients()}")
         if not instance.keeps_uid:
             return StoreVerdict(Status.PRESENT, reason="the archive lists it; not sent")
         finding = await self._confirmation.look(instance)
@@ -175,6 +216,21 @@ class Present:
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def _of_two_patients() -> str:
+    return f"{TWO_PATIENTS}, and may return it under none: delete the wrong one there"
+
+
+def stored_twofold(verdict: StoreVerdict, instance: Usable) -> StoreVerdict:
+    """Return the verdict on an instance that was stored into a study of more than one Patient ID."""
+    hint = ""
+    if instance.patient_id is not None:
+        hint = (
+            "; anonymise the UIDs too (remap_uids=True)" if instance.keeps_uid else "; a variant needs another secret"
+        )
+    reason = f"{_of_two_patients()}{hint}"
+    return StoreVerdict(Status.UNCONFIRMED, verdict.reason_code, reason)
 
 
 def told_apart(instance: Usable, verdict: StoreVerdict, finding: Holding) -> StoreVerdict:

@@ -30,7 +30,7 @@ import anyio.to_thread
 
 from postdicom_async.bodies import BytesBody
 from postdicom_async.dicomweb import confirm
-from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding
+from postdicom_async.dicomweb.confirm import MAY_CHANGE, Confirmation, Holding, OnePatient
 from postdicom_async.dicomweb.dialects import DICOM_JSON, Route
 from postdicom_async.dicomweb.store_answer import KEPT_WHAT_IT_HAD, StoreVerdict, verdicts_of
 from postdicom_async.disk.files import HeldFile
@@ -165,6 +165,7 @@ OPERATION = "store instances"
 # Statuses whose answer may still name single instances, or that a smaller request may avoid.
 _READ_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _NOT_NOW = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_IN_ARCHIVE = frozenset({Status.STORED, Status.WARNED})
 _READ_ASIDE = 64 << 10  # bytes; a larger answer is parsed in a thread, so that the event loop continues
 
 
@@ -198,6 +199,7 @@ class Storing:
         study_instance_uid: the study of all instances; it goes into the path if the dialect has a route for it.
         not_taken: called for each request that the archive temporarily refuses, does not answer in time or cuts off.
         under_way: the store requests in flight at this archive, including those of other uploads.
+        one_patient: asked about the studies that something was stored into; None to ask nothing.
     """
 
     def __init__(
@@ -206,11 +208,13 @@ class Storing:
         study_instance_uid: str | None,
         not_taken: Callable[[], None] | None = None,
         under_way: UnderWay | None = None,
+        one_patient: OnePatient | None = None,
     ) -> None:
         self.session: Session = retrieval.session
         self.under_way: UnderWay = under_way or UnderWay()
         self.confirmation: Confirmation = Confirmation(retrieval)
         self.not_taken: Callable[[], None] | None = not_taken
+        self.one_patient: OnePatient | None = one_patient
         in_study = study_instance_uid is not None and Route.STORE_IN_STUDY in retrieval.dialect.routes
         route = Route.STORE_IN_STUDY if in_study else Route.STORE
         self.path: str = retrieval.dialect.path(route, study=study_instance_uid or "")
@@ -274,7 +278,9 @@ class _Delivery:
             for one in undecided:
                 finding = findings[_uid(one)]
                 if finding is Holding.SAME:
-                    self._settle(one, StoreVerdict(Status.STORED, reason=confirm.CONFIRMED))
+                    verdict = StoreVerdict(Status.STORED, reason=confirm.CONFIRMED)
+                    is_out = await self._is_out_of_reach(one, verdict)
+                    self._settle(one, confirm.stored_twofold(verdict, one) if is_out else verdict)
                 elif is_last or not (exchange.lost or finding in MAY_CHANGE):
                     self._settle(one, confirm.never_confirmed(finding, lost=exchange.lost))
                 else:
@@ -298,6 +304,8 @@ class _Delivery:
                 continue
             if verdict is None or verdict.status is Status.UNCONFIRMED:
                 undecided.append(one)
+            elif await self._is_out_of_reach(one, verdict):
+                self._settle(one, confirm.stored_twofold(verdict, one))
             elif verdict.reason_code in KEPT_WHAT_IT_HAD or (
                 _uid(one) in self._lost if verdict.status is Status.FAILED else one.keeps_uid
             ):
@@ -385,6 +393,11 @@ class _Delivery:
     def _settle(self, one: Usable, verdict: StoreVerdict) -> None:
         del self._open[_uid(one)]
         self._tell(one, verdict)
+
+    async def _is_out_of_reach(self, one: Usable, verdict: StoreVerdict) -> bool:
+        """Whether an instance is stored in a study that the archive may return no more."""
+        one_patient = self._storing.one_patient
+        return one_patient is not None and verdict.status in _IN_ARCHIVE and await one_patient.is_broken(one, sent=True)
 
     async def _settle_refused(self, instances: list[Usable], verdict: StoreVerdict) -> None:
         """Settle instances refused as a whole; an earlier request without an answer may still have stored them."""

@@ -56,6 +56,10 @@ KEPT_WHAT_IT_HAD: Final = frozenset({0x0111, 0xB00E})
 """Reason codes of an archive that has an instance with that UID, and keeps it unchanged."""
 
 
+TWO_PATIENTS: Final = "the archive lists its study under more than one Patient ID"
+"""How the ``reason`` begins where an archive such as Orthanc, which files by Patient ID, may return neither."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreVerdict:
     """What became of one instance; ``temporary`` if sending it again later may succeed."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _OPERATION: Final = "list studies"
 _DATE, _COUNT = JSON_TAG["StudyDate"], JSON_TAG["NumberOfStudyRelatedInstances"]
+_PATIENT_ID = JSON_TAG["PatientID"]
 _MODALITIES = JSON_TAG["ModalitiesInStudy"]
 _FIELDS: Final = (("includefield", _DATE), ("includefield", _COUNT))
 _DAY: Final = 8
@@ -45,11 +46,15 @@ _USUAL_CUTS: Final = frozenset({12, 25, 16, 32, 64, 128, 256, 512, 1024, 2048, 4
 
 
 class FoundStudy(NamedTuple):
-    """A study: its UID, its date as YYYYMMDD or "", and its number of instances, None if unknown."""
+    """A study: its UID, its date as YYYYMMDD or "", and its number of instances, None if unknown.
+
+    ``patients`` is 2 where the archive, asked for this study alone, lists it under more than one Patient ID.
+    """
 
     uid: str
     date: str
     instances: int | None
+    patients: int = 1
 
 
 class _Range(NamedTuple):
@@ -266,11 +271,17 @@ async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
     Raises:
         PostdicomError: the archive cannot be asked, or answers with another study.
     """
-    item = await first_result(retrieval.session, _search(retrieval, ((STUDY_UID, study), *_FIELDS), limit=1))
-    found = None if item is None else _found(item)
-    if found is not None and found.uid != study:
+    pairs = ((STUDY_UID, study), *_FIELDS, ("includefield", _PATIENT_ID))
+    search = _search(retrieval, pairs, limit=2)  # an archive that files by Patient ID has a study twice
+    async with aclosing(find(retrieval.session, search, None, [])) as pages:
+        items = [item async for page in pages for item in page]
+    if not items:
+        return None
+    found = _found(items[0])
+    if found.uid != study:
         raise ProtocolError("the archive answers with another study", operation=_OPERATION)
-    return found
+    patients = {str(first_value(item, _PATIENT_ID) or "").strip("\0 ") for item in items if _found(item).uid == study}
+    return found._replace(patients=len(patients))
 
 
 async def probe(retrieval: Retrieval) -> None:

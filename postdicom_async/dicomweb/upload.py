@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from postdicom_async.dicom.header import checked_uid
-from postdicom_async.dicomweb.confirm import Present
+from postdicom_async.dicomweb.confirm import OnePatient, Present
 from postdicom_async.dicomweb.store import OPERATION, Storing
 from postdicom_async.errors import UsageError
 from postdicom_async.results import OnProgress, Outcome, UploadReport
@@ -76,10 +76,18 @@ class Upload:
         self._stores = stores or Stores(limits.parallel_stores)
         self._at_once = self._stores.policy
         one_call = replace(retrieval, session=retrieval.session.one_call(at_once=True))
+        # a request a study: for copies, which get their Patient ID and UIDs here, and for whoever asks what is there
+        one_patient = OnePatient(one_call) if anonymize is not None or existing == "skip" else None
         self._storing = Storing(
-            one_call, study_instance_uid, lambda: self._at_once.refused(monotonic()), self._stores.under_way
+            one_call,
+            study_instance_uid,
+            lambda: self._at_once.refused(monotonic()),
+            self._stores.under_way,
+            one_patient,
         )
-        self._present = Present(one_call, self._storing.confirmation) if existing == "skip" else None
+        self._present = None
+        if existing == "skip" and one_patient is not None:
+            self._present = Present(one_call, self._storing.confirmation, one_patient)
         self._intake = Intake(
             piece=limits.piece,
             anonymize=anonymize,

@@ -13,7 +13,8 @@ from postdicom_async.dicom.anonymize.pieces import Segment
 from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
 from postdicom_async.dicom.deflated import Inflated, deflate
 from postdicom_async.dicom.elements import DicomProblem
-from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header
+from postdicom_async.dicom.header import HEADER_LIMIT, HeaderGap, InstanceHeader, read_header, read_values
+from postdicom_async.dicom.tags import TAG
 from postdicom_async.disk.files import (
     FileBody,
     HeldFile,
@@ -32,6 +33,7 @@ from postdicom_async.results import Status
 if TYPE_CHECKING:
     from postdicom_async.dicom.anonymize import Anonymization
 
+_PATIENT_ID = TAG["PatientID"]
 _PIECE = 512 * 1024
 
 _Read = Callable[[int, int], bytes]
@@ -155,7 +157,7 @@ def anonymized_now(source: IdentifiedSource, anonymization: Anonymization) -> Id
         raise UsageError("a source is anonymised once", argument="anonymize")
     try:
         body = _planned(original, anonymization)
-        header = _header_of(body)
+        header, patient_id = _header_of(body)
         if anonymization.uid_map is not None and isinstance(header, InstanceHeader):
             anonymization.uid_map.record(source.header.uids, header.uids)
     except (DicomProblem, LocalFileError) as problem:
@@ -165,7 +167,7 @@ def anonymized_now(source: IdentifiedSource, anonymization: Anonymization) -> Id
     else:
         if isinstance(header, InstanceHeader):
             keeps_uid = header.uids.sop_instance_uid == source.header.uids.sop_instance_uid
-            return Usable(source.label, header, body, keeps_uid)
+            return Usable(source.label, header, body, keeps_uid, patient_id)
         reason = "no valid Study, Series and SOP Instance UID would be in it"
     return Unusable(source.label, Status.UNREADABLE, f"{CANNOT_ANONYMIZE}: {reason}", source.body.length)
 
@@ -183,8 +185,8 @@ def _planned(original: Original, anonymization: Anonymization) -> AnonymizedBody
     return AnonymizedBody(original, tuple(head.parts), head.length)
 
 
-def _header_of(body: AnonymizedBody) -> InstanceHeader | HeaderGap:
-    """Read the new header, from the bytes that will be sent."""
+def _header_of(body: AnonymizedBody) -> tuple[InstanceHeader | HeaderGap, bytes]:
+    """Read the new header and Patient ID, from the bytes that will be sent."""
     pieces = body.pieces()
     data = b""
     try:
@@ -192,7 +194,7 @@ def _header_of(body: AnonymizedBody) -> InstanceHeader | HeaderGap:
             data += piece
             header = read_header(data, complete=len(data) == body.length)
             if header is not HeaderGap.INCOMPLETE or len(data) >= HEADER_LIMIT:
-                return header
+                return header, read_values(data, frozenset({_PATIENT_ID}))[0].get(_PATIENT_ID, b"").strip(b"\0 ")
     finally:
         pieces.close()
-    return HeaderGap.UNCLEAR
+    return HeaderGap.UNCLEAR, b""

@@ -75,12 +75,14 @@ class Usable:
     """A source that is DICOM: its label, header and body.
 
     ``keeps_uid``: it is anonymised, but still has the SOP Instance UID of the original, which an archive may hold.
+    ``patient_id``: of an anonymised one, the bytes of its Patient ID, to tell two apart; None of any other.
     """
 
     label: str = field(repr=False)
     header: InstanceHeader
     body: Body
     keeps_uid: bool = False
+    patient_id: bytes | None = field(default=None, repr=False)
 
 
 IdentifiedSource: TypeAlias = Usable | Unusable

@@ -97,8 +97,11 @@ class _Protocol(ResponseHandler):
         """Release the socket now.
 
         aiohttp would first flush its buffer, which a silent server never accepts, and wait for a close_notify of TLS. A
-        connection is closed only when nobody wants more of it.
+        connection is closed when nobody wants more of it, or when all are closed: then whoever still reads from it gets
+        an error. aiohttp would leave the reader waiting, or take the end of the connection for the end of the answer.
         """
+        if self._payload is not None and not self._payload.is_eof() and self._payload.exception() is None:
+            self._payload.set_exception(aiohttp.ClientConnectionError())
         self.abort()
 
     def is_connected(self) -> bool:

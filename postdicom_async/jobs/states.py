@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postdicom_async.dicom.anonymize.rules import CANNOT_ANONYMIZE
+from postdicom_async.dicomweb.store_answer import TWO_PATIENTS
 from postdicom_async.results import Outcome, Status
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Reason(IntEnum):
     LOCAL_FILE = 17
     UNEXPECTED = 18
     CANNOT_LIST = 19
+    TWO_PATIENTS = 20
 
 
 _TEXTS: Final = MappingProxyType({
@@ -96,6 +98,7 @@ _TEXTS: Final = MappingProxyType({
     Reason.NOT_FROM_HERE: "not copied by this job, so not deleted",
     Reason.LOCAL_FILE: "a file or folder of this machine",
     Reason.UNEXPECTED: "unexpected",
+    Reason.TWO_PATIENTS: "the target has its study under more than one Patient ID, and may return it under none",
     Reason.CANNOT_LIST: "its instances cannot be listed, or the lists contradict each other",
 })  # fmt: skip
 _HTTP, _DICOM = 1000, 0x10000
@@ -148,4 +151,6 @@ def verdict_of(outcome: Outcome) -> ItemVerdict:
         reason = Reason.CONNECTION
     elif outcome.status is Status.UNREADABLE and (outcome.reason or "").startswith(CANNOT_ANONYMIZE):
         reason = Reason.ANONYMIZE
+    if outcome.status is Status.UNCONFIRMED and (outcome.reason or "").startswith(TWO_PATIENTS):
+        reason = Reason.TWO_PATIENTS
     return ItemVerdict(found.state, int(reason), found.temporary or outcome.temporary)

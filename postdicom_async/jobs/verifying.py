@@ -70,6 +70,7 @@ class VerifyPhase:
         unsure = [row for row in rows if row.state not in _AT_TARGET and row.reason in _MAY_BE_THERE]
         try:
             listed = await self._listed(study, known, unsure)
+            is_twofold = await self._is_twofold(study, listed)
         except Unlisted as unlisted:
             ledger.note(f"the study {study.uid} could not be listed: {unlisted.problem.message}")
             self._settle(study, known, Reason.NOT_CONFIRMED, state=State.UNCONFIRMED)
@@ -77,6 +78,11 @@ class VerifyPhase:
             ledger.set_stage(study.id, Stage.VERIFIED)
             return
         self._settle(study, [row for row in known if row not in listed], Reason.NOT_LISTED)
+        if is_twofold:
+            self._settle(study, listed.intersection(known), Reason.TWO_PATIENTS)
+            ledger.note_verified(study.id, 0)
+            ledger.set_stage(study.id, Stage.VERIFIED)
+            return
         # The target may have stored instances whose request broke off: if it lists them now, they need not be sent
         # again.
         for state, there in ((State.UNCONFIRMED, State.DONE), (State.FAILED, State.PRESENT)):
@@ -104,6 +110,20 @@ class VerifyPhase:
             if listed.issuperset(known):
                 break
         return listed
+
+    async def _is_twofold(self, study: StudyRow, listed: set[ItemRow]) -> bool:
+        """Whether the target lists the study under two Patient IDs: Orthanc lists it whole then, and returns neither.
+
+        Raises:
+            Unlisted: the target works, but cannot answer.
+            PostdicomError: it cannot be asked.
+        """
+        if not listed:
+            return False
+        context = self._context
+        uid = context.uid_at_target(study.uid)
+        found = await context.ask(context.target, lambda: context.target.study(uid), failed=Unlisted)
+        return found is not None and found.patients > 1
 
     async def _equal(self, study: StudyRow, rows: list[ItemRow]) -> list[ItemRow]:
         """Compare a study's items by bytes.

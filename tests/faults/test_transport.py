@@ -611,6 +611,21 @@ def test_ten_requests_cancelled_on_a_silent_server_leave_no_socket(
     run_in(loop, work)
 
 
+@pytest.mark.parametrize("framing", get_args(ReplyFraming))
+async def test_an_answer_under_way_when_all_is_closed_has_not_ended(framing: ReplyFraming) -> None:
+    """Its reader does not wait for ever, and the end of its connection is not the end of its body."""
+    async with FaultyServer(Reply(body=b"x" * 1000, framing=framing, stall_after=500)) as server:
+        transport = AiohttpTransport(settings())
+        answer = await transport.handle_async_request(httpx.Request("GET", server.url))
+        pieces = answer.aiter_raw()
+        assert await anext(pieces)
+        reading = asyncio.ensure_future(anext(pieces))
+        await asyncio.sleep(0)
+        await transport.aclose()
+        with pytest.raises(httpx.ReadError):
+            await reading
+
+
 def connections_to(port: int) -> int:
     """Count our ends of the connections to a port of this machine that are still there, by the system."""
     if not TABLE.exists():

@@ -82,3 +82,23 @@ async def test_what_it_changed_is_told_from_what_was_damaged(
         "00100010": 2,
         "00100021": 2,
     }
+
+
+async def test_a_study_under_two_patient_ids_is_never_there(tmp_path: Path, orthanc: OrthancServer) -> None:
+    """Orthanc calls a corrected study stored, lists it whole, and returns neither it nor what it had."""
+    for patient in "AB":
+        (tmp_path / patient).mkdir()
+        (tmp_path / patient / "1.dcm").write_bytes(small_dicom(patient_id=patient))
+    target = DicomWeb(orthanc.url, auth=(orthanc.username, orthanc.password))
+    assert counts(await (await jobs.copy(tmp_path / "A", target, job=tmp_path / "a")).wait()) == {State.DONE: 1}
+    verified = await (await jobs.verify(tmp_path / "A", target)).wait()
+    assert counts(verified) == {State.PRESENT: 1}
+    async with target:
+        assert (await target.upload(tmp_path / "B")).ok, "a plain upload asks nothing more"
+    found = await (await jobs.verify(tmp_path / "A", target)).wait()
+    assert counts(found) == {State.UNCONFIRMED: 1}
+    assert [one.reason for one in found.reasons if one.state is State.UNCONFIRMED] == [Reason.TWO_PATIENTS]
+    with orthanc.client(base_url=orthanc.rest_url) as client:
+        wrong = client.post("/tools/find", json={"Level": "Patient", "Query": {"PatientID": "B"}}).json()
+        client.delete(f"/patients/{wrong[0]}").raise_for_status()
+    assert counts(await (await jobs.verify(tmp_path / "A", target)).wait()) == {State.PRESENT: 1}

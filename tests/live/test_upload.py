@@ -73,6 +73,28 @@ async def test_an_anonymised_copy_where_its_original_is(
     require_stored(remapped, 3)
 
 
+async def test_two_variants_of_a_study_under_one_secret(archive: DicomWeb, archive_server: Server) -> None:
+    """Orthanc files by Patient ID, and returns neither variant any more; the other replaces the first."""
+    first, second, third = study_files(3).values()
+    rules = {one: Anonymization({"PatientID": one}, remap_uids=True, secret="of both variants") for one in "AB"}
+    require_stored(await archive.upload([first], anonymize=rules["A"]), 1)
+    require_stored(await archive.upload([second], anonymize=rules["A"]), 1)
+    report = await archive.upload([second, third], anonymize=rules["B"])
+    if archive_server.name != ORTHANC:
+        require_stored(report, 2)
+        return
+    assert report.counts == {Status.UNCONFIRMED: 2}
+    (reason,) = {str(one.reason) for one in report.outcomes}
+    assert reason.startswith("the archive lists its study under more than one Patient ID, and may return it under none")
+    assert reason.endswith("delete the wrong one there; a variant needs another secret")
+    with pytest.raises(NotFound):
+        await archive.retrieve_instance(*rules["A"].uids_after(InstanceUids(uid(1), uid(1, 1), uid(1, 1, 2))))
+    again = await archive.upload([first], anonymize=rules["A"], existing="skip")
+    assert [(one.status, str(one.reason).partition(",")[0]) for one in again.outcomes] == [
+        (Status.FAILED, "not sent: the archive lists its study under more than one Patient ID")
+    ]
+
+
 async def test_every_kind_of_source(any_archive: DicomWeb, tmp_path: Path) -> None:
     one, two, three, four = study_files(4).values()
     (tmp_path / "file").write_bytes(one)

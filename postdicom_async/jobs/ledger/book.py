@@ -147,7 +147,7 @@ class Book:
     ) -> None:
         """Record the studies that an end lists."""
         (last,) = self.database.execute("SELECT coalesce(max(id), 0) FROM study").fetchone()
-        for uid, date, instances in sorted(listed, key=lambda study: study.date, reverse=True):
+        for uid, date, instances, _ in sorted(listed, key=lambda study: study.date, reverse=True):
             old = self.study_of(uid)
             new = old or StudyRow(last + 1, uid, _month(date), 0)
             last = max(last, new.id)
