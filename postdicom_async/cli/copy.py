@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -201,7 +202,7 @@ def _run(
     sample, scheduler = share_of(moving.sample, "--sample", above_none=True), machines.given()
     if moving.dry_run:
         return show_plans(jobs.dry_run(ends.source, ends.target, verb=verb, **asked), told)
-    begin = partial(
+    start = partial(
         jobs.copy if verb == "copy" else jobs.sync,
         ends.source,
         ends.target,
@@ -213,7 +214,8 @@ def _run(
         **of_the_run,
         **asked,
     )
-    return run_job(begin, told, moving.limits())
+    begins = chain([start], repeat(partial(start, new=False)))  # with --every the next run goes on with this one's
+    return run_job(lambda: next(begins)(), told, moving.limits())
 
 
 class CompareLevel(StrEnum):
