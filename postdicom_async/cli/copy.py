@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -198,10 +199,10 @@ def _run(
 
     asked |= {"full": moving.full, "first": first_studies(moving.first), "job": job.job, "new": job.new}
     asked |= {"pace": pacing.pace(), "ask": asking()}
-    sample, scheduler = share_of(moving.sample, "--sample"), machines.given()
+    sample, scheduler = share_of(moving.sample, "--sample", above_none=True), machines.given()
     if moving.dry_run:
         return show_plans(jobs.dry_run(ends.source, ends.target, verb=verb, **asked), told)
-    begin = partial(
+    start = partial(
         jobs.copy if verb == "copy" else jobs.sync,
         ends.source,
         ends.target,
@@ -213,7 +214,8 @@ def _run(
         **of_the_run,
         **asked,
     )
-    return run_job(begin, told, moving.limits())
+    begins = chain([start], repeat(partial(start, new=False)))  # with --every the next run goes on with this one's
+    return run_job(lambda: next(begins)(), told, moving.limits())
 
 
 class CompareLevel(StrEnum):
@@ -252,7 +254,7 @@ def verify(
         ends.source,
         ends.target,
         level=level.value,
-        sample=share_of(sample, "--sample"),
+        sample=share_of(sample, "--sample", above_none=True),
         anonymize=anonymizing.rules(writes=False, sends=False),
         job=job.job,
         new=job.new,
@@ -263,16 +265,17 @@ def verify(
     return run_job(begin, JobOutput(common.quiet, as_json))
 
 
-def share_of(text: str, option: str) -> float:
+def share_of(text: str, option: str, *, above_none: bool = False) -> float:
     """Return a percentage as a share, 0 to 1.
 
     Raises:
-        UsageError: it is not a percentage.
+        UsageError: it is not a percentage, or is 0 and has to be ``above_none``.
     """
     try:
         percent = float(text.strip().removesuffix("%"))
     except ValueError:
         percent = -1.0
-    if not 0 <= percent <= 100:
-        raise UsageError(f"{option}: give a percentage such as 1%")
+    if not 0 <= percent <= 100 or (above_none and not percent):
+        least = "above 0, at most 100" if above_none else "from 0 to 100"
+        raise UsageError(f"{option}: give a percentage {least}, such as 1%")
     return percent / 100

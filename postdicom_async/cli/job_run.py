@@ -179,16 +179,18 @@ def _tell_partial(summary: Summary, telling: JobOutput, error: object) -> None:
     if telling.as_json:
         output.write_document({"summary": document_of(summary)}, error=error)
     elif not telling.quiet:
-        output.note(f"before it ended: {counts_text(summary)}; the same command again goes on from there")
+        output.note(f"before it ended: {counts_text(summary, runs=False)}; the same command again goes on from there")
 
 
-def counts_text(summary: Summary) -> str:
-    """Return the counts of a job in one line; they add up to what was discovered."""
-    parts = [
-        f"{count.instances:,} {state.name.lower()}"
-        for state, count in sorted(summary.counts.items())
-        if count.instances
-    ]
+def counts_text(summary: Summary, *, runs: bool = True) -> str:
+    """Return the counts of a job in one line; they add up to what was discovered.
+
+    What was under way when a job ended is pending: ``runs`` says whether it can still be running.
+    """
+    counts = {state: count.instances for state, count in sorted(summary.counts.items())}
+    if not runs and (cut := counts.pop(State.RUNNING, 0)):
+        counts = dict(sorted({**counts, State.PENDING: counts.get(State.PENDING, 0) + cut}.items()))
+    parts = [f"{number:,} {state.name.lower()}" for state, number in counts.items() if number]
     done = summary.of(State.DONE)
     moved = f"; {output.size_text(done.bytes)} moved" if done.instances else ""
     equal = (

@@ -17,6 +17,7 @@ from datetime import date, timedelta
 from http import HTTPStatus
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
+from zlib import crc32
 
 from postdicom_async.dicom.header import is_uid
 from postdicom_async.dicom.json_reading import first_value, values_of
@@ -126,7 +127,9 @@ class Studies:
         self._cut_at = 0  # the longest list that may have been cut
 
     async def each(self) -> AsyncGenerator[list[FoundStudy], None]:
-        """Yield every study, some at a time, each only once.
+        """Yield every study, some at a time, each only once; again, without a count, where it has a second Patient ID.
+
+        An archive that files by Patient ID (Orthanc) lists it once for each, and counts each by itself.
 
         Raises:
             ProtocolError: the list contradicts the filters, or is truncated whatever the range.
@@ -192,11 +195,12 @@ class Studies:
                 async for page in pages:
                     self._check_modalities(page)
                     found.results += len(page)
-                    some = [one for one in map(_found, page) if here.add(one.uid.encode())]
+                    some, again = _told_apart(page, here)
                     page.clear()
                     found.days.update(one.date for one in some)
                     found.size += len(some)
-                    yield [one for one in some if self._wanted.holds(one.date) and self._known.add(one.uid.encode())]
+                    new = [one for one in some if self._wanted.holds(one.date) and self._known.add(one.uid.encode())]
+                    yield new + [one for one in again if self._wanted.holds(one.date)]
         except MayBeMore:
             found.is_cut, found.is_paged = True, False
         except ServerError as error:
@@ -235,6 +239,20 @@ class Studies:
                 raise
             return None
         return "" if item is None else _found(item).uid
+
+
+def _told_apart(page: list[DicomJson], here: Marks) -> tuple[list[FoundStudy], list[FoundStudy]]:
+    """Return the studies that are new in a list, and those that it names again under another Patient ID."""
+    new: list[FoundStudy] = []
+    again: list[FoundStudy] = []
+    for item in page:
+        one, patient = _found(item), crc32(_patient_of(item).encode("utf-8", "surrogatepass"))
+        mark = one.uid.encode()
+        if here.add(mark, patient):
+            new.append(one)
+        elif here.number_of(mark) != patient:
+            again.append(one._replace(instances=None, patients=2))
+    return new, again
 
 
 def _halves(days: _Range, seen: Counter[str]) -> list[_Range]:
@@ -280,8 +298,9 @@ async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
     found = _found(items[0])
     if found.uid != study:
         raise ProtocolError("the archive answers with another study", operation=_OPERATION)
-    patients = {str(first_value(item, _PATIENT_ID) or "").strip("\0 ") for item in items if _found(item).uid == study}
-    return found._replace(patients=len(patients))
+    patients = {_patient_of(item) for item in items if _found(item).uid == study}
+    # each of two entries counts only its own instances: then no count says that all is there
+    return found._replace(patients=len(patients), instances=found.instances if len(patients) == 1 else None)
 
 
 async def probe(retrieval: Retrieval) -> None:
@@ -297,6 +316,10 @@ def _search(retrieval: Retrieval, pairs: Pairs, *, limit: int | None = None) -> 
     path = retrieval.dialect.path(Route.SEARCH_STUDIES)
     private = tuple(value for name, value in pairs if name != "includefield")
     return replace(query_to_act_on(retrieval, _OPERATION, path, pairs, key=STUDY_UID, limit=limit), private=private)
+
+
+def _patient_of(item: DicomJson) -> str:
+    return str(first_value(item, _PATIENT_ID) or "").strip("\0 ")
 
 
 def _found(item: DicomJson) -> FoundStudy:

@@ -176,6 +176,8 @@ def whole_file(path: Path, what: str) -> Iterator[TextIO]:
         LocalFileError: it cannot be written.
     """
     with explained(what):
+        if not path.parent.exists():
+            raise LocalFileError(f"{what}: its folder does not exist")
         _sweep(path)
         part, descriptor = _new_part(path)
         try:

@@ -134,6 +134,8 @@ class DeletePhase:
         context = self._context
         async for some in context.listing(context.target, context.target.studies):
             for listed in some:
+                if listed.patients > 1:  # it was listed before, and its instances are all there are
+                    continue
                 known = await context.ledger.study(listed.uid)
                 is_there = known is not None and known.seen == context.run
                 if known is not None and is_there and (listed.instances or 0) <= (known.at_source or 0):

@@ -20,8 +20,11 @@ import pytest
 
 from postdicom_async.cli import job_run
 from postdicom_async.emulator import ArchiveOptions, EmbeddedArchive
+from postdicom_async.jobs.states import State
+from postdicom_async.jobs.summary import Count
 from tests.cli.conftest import Cli, Ran, ended
 from tests.cli.job_ends import Counting, write_studies
+from tests.jobs.summaries import small
 from tests.support.canaries import CANARIES
 from tests.support.dicom_files import small_dicom, study_files, uid
 from tests.support.faulty_server import FaultyServer, Reply, unused_port
@@ -229,9 +232,11 @@ async def test_1_some_failed_and_what_can_be_done(cli: Cli, tmp_path: Path) -> N
         (("copy", "{in}", "{out}", "--job", ""), "--job"),
         (("copy", "{in}/missing", "{out}"), "not exist"),
         (("sync", "{in}", "{out}", "--max-delete", "all"), "--max-delete: give a percentage"),
+        (("copy", "{in}", "{out}", "--sample", "0"), "--sample: give a percentage above 0"),
         (("sync", "{in}", "{out}", "--delete", "some"), "--delete"),
         (("verify", "{in}", "{out}", "--level", "none"), "--level"),
         (("jobs", "retry", "copy"), "give --failed"),
+        (("jobs", "retry", "copy", "--failed", "--reason", "77"), "--reason: no reason has the number 77"),
         (("jobs", "set", "copy"), "give --max-rate"),
         (("jobs", "report", "copy"), "--to"),
         (("jobs", "partition", "copy", "1", "--to", "parts"), "N"),
@@ -431,7 +436,7 @@ async def test_a_probe_estimates(
 
 
 async def test_every_so_often_until_it_is_stopped(cli: Cli, folder: Path, archive: EmbeddedArchive) -> None:
-    process = await cli.start("copy", folder, archive.url, "--every", "0.02")
+    process = await cli.start("copy", folder, archive.url, "--every", "0.02", "--new")  # anew once, not each time
     assert process.stdout is not None
     assert (await process.stdout.readline()).startswith(b"15 instances: 15 done; ")
     (folder / "late.dcm").write_bytes(small_dicom(uid(9), uid(9, 1), uid(9, 1, 1)))
@@ -665,3 +670,10 @@ async def test_nothing_private_is_told_or_kept(cli: Cli, tmp_path: Path, state: 
     said = "\n".join(texts)
     for name in ("password", "patient_name", "patient_id", "path", "server_reason"):
         assert CANARIES[name] not in said, name
+
+
+def test_what_was_under_way_when_a_job_ended_is_told_as_pending() -> None:
+    summary = small(counts={State.RUNNING: Count(2), State.DONE: Count(1), State.PENDING: Count(3)})
+    assert job_run.counts_text(summary).startswith("6 instances: 3 pending, 2 running, 1 done")
+    assert job_run.counts_text(summary, runs=False).startswith("6 instances: 5 pending, 1 done")
+    assert job_run.counts_text(small(counts={State.RUNNING: Count(2)}), runs=False) == "2 instances: 2 pending"

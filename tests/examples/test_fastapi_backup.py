@@ -111,11 +111,11 @@ async def test_paused_it_waits_and_another_server_goes_on(archive: EmbeddedArchi
     assert held(tmp_path / "backup") == sorted(FILES.values())
 
 
-async def test_what_ended_it_is_told(archive: EmbeddedArchive, tmp_path: Path) -> None:
+async def test_what_keeps_it_from_beginning_is_told(archive: EmbeddedArchive, tmp_path: Path) -> None:
     wrong = {"POSTDICOM_PASSWORD": "cnry-wr0ng"}
     async with backend(archive, tmp_path, **wrong) as running, browser() as client:
-        await client.post(f"{running.url}/backup")
-        seen = [one async for one in events(client, f"{running.url}/backup/events")]
-    assert seen[-1][0] == "ended"
-    assert seen[-1][1]["problem"]
-    assert "cnry-wr0ng" not in (tmp_path / "log").read_text() + json.dumps(seen)
+        refused = await client.post(f"{running.url}/backup")
+        assert (await client.get(f"{running.url}/backup/report")).status_code == 404
+    assert refused.status_code == 502
+    assert refused.json()["detail"]
+    assert "cnry-wr0ng" not in (tmp_path / "log").read_text() + refused.text

@@ -182,11 +182,11 @@ def test_a_link_under_its_name_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "report.csv").is_symlink()
 
 
-@pytest.mark.parametrize("place", ["nowhere/report.csv", "folder.csv"])
-def test_where_it_cannot_be_written(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(("place", "words"), [("nowhere/report.csv", "its folder does not exist"), ("folder.csv", "")])
+def test_where_it_cannot_be_written(tmp_path: Path, place: str, words: str) -> None:
     (tmp_path / "folder.csv").mkdir()
 
-    with pytest.raises(LocalFileError, match=r"^the report: ") as caught:
+    with pytest.raises(LocalFileError, match=f"^the report: {words}") as caught:
         write_report(tmp_path / place, reader(), version="9.9", now=NOW)
 
     assert str(tmp_path) not in str(caught.value)

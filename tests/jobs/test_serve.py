@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -76,6 +78,14 @@ def proof_in(text: str) -> str:
     found = re.search(r'name="proof" value="([^"]+)"', text)
     assert found
     return found[1]
+
+
+async def test_who_comes_at_once_is_not_turned_away() -> None:
+    async with LivePage(ledger) as page:
+        address = urlsplit(page.url)
+        assert address.hostname
+        assert address.port
+        socket.create_connection((address.hostname, address.port)).close()  # before the server has had a turn
 
 
 # --- who may come in -------------------------------------------------------------------------------------------------

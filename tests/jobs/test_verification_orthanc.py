@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 
 from postdicom_async import Anonymization, DicomWeb, jobs
+from postdicom_async.jobs.ends.archive import ArchiveEnd
 from postdicom_async.jobs.states import Reason, State
 from postdicom_async.jobs.summary import Summary
 from tests.support.dicom_files import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG, small_dicom, uid
@@ -95,6 +97,11 @@ async def test_a_study_under_two_patient_ids_is_never_there(tmp_path: Path, orth
     assert counts(verified) == {State.PRESENT: 1}
     async with target:
         assert (await target.upload(tmp_path / "B")).ok, "a plain upload asks nothing more"
+        async with ArchiveEnd(target) as end, aclosing(end.studies()) as pages:
+            listed = [one async for page in pages for one in page]
+        assert (len(listed), listed[-1].instances) == (2, None), "no count of it is believed"
+    again = await (await jobs.copy(tmp_path / "A", target, job=tmp_path / "b")).wait()
+    assert counts(again) == {State.UNCONFIRMED: 1}, "not present because its count is equal"
     found = await (await jobs.verify(tmp_path / "A", target)).wait()
     assert counts(found) == {State.UNCONFIRMED: 1}
     assert [one.reason for one in found.reasons if one.state is State.UNCONFIRMED] == [Reason.TWO_PATIENTS]

@@ -150,9 +150,10 @@ async def _all(job: jobs.Job) -> list[dict[str, Any]]:
 async def test_a_job_that_cannot_go_on_says_so_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTDICOM_STATE", str(tmp_path / "state"))
     async with (
-        EmbeddedArchive() as embedded,
-        await jobs.copy(DicomWeb(embedded.url, auth=("demo", WRONG)), tmp_path / "backup") as job,
+        EmbeddedArchive(tokens={WRONG: "demo"}) as embedded,
+        await jobs.copy(DicomWeb(embedded.url, auth=WRONG), tmp_path / "backup") as job,
     ):
+        del embedded.tokens[WRONG]  # it has begun; now its token is no longer good
         told = await _all(job)
     assert told[-1]["problem"]
     assert WRONG not in json.dumps(told)

@@ -117,6 +117,8 @@ class End(Protocol):
     def studies(self, *, since: str = "", until: str = "") -> AsyncGenerator[list[ListedStudy], None]:
         """Yield every study within the end's filters, in pages, each once; undated ones too.
 
+        One that the end lists under a second Patient ID is yielded again, without a count: none is believed of it.
+
         With ``since`` and ``until`` (YYYYMMDD) only those dated within that range, and undated ones.
 
         Raises:

@@ -147,7 +147,9 @@ class Book:
     ) -> None:
         """Record the studies that an end lists."""
         (last,) = self.database.execute("SELECT coalesce(max(id), 0) FROM study").fetchone()
-        for uid, date, instances, _ in sorted(listed, key=lambda study: study.date, reverse=True):
+        # the newest first; last what is listed again, without a count
+        in_order = sorted(listed, key=lambda study: (study.patients == 1, study.date), reverse=True)
+        for uid, date, instances, _ in in_order:
             old = self.study_of(uid)
             new = old or StudyRow(last + 1, uid, _month(date), 0)
             last = max(last, new.id)

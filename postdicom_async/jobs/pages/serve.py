@@ -163,16 +163,17 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address.
+    """Return a socket that listens on an address: who comes from now on waits to be served.
 
     Raises:
-        UsageError: it cannot be.
+        UsageError: it cannot.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     problem = ""
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen()  # now: the address is shown before the server takes its first connection
         bound.setblocking(False)
     except (OSError, OverflowError) as error:
         problem = getattr(error, "strerror", None) or "no such address"
