@@ -290,7 +290,8 @@ async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
         PostdicomError: the archive cannot be asked, or answers with another study.
     """
     pairs = ((STUDY_UID, study), *_FIELDS, ("includefield", _PATIENT_ID))
-    search = _search(retrieval, pairs, limit=2)  # an archive that files by Patient ID has a study twice
+    # An archive that files by Patient ID has a study twice. Without pages: these would be asked for until one is empty.
+    search = replace(_search(retrieval, pairs, limit=2), page=None)
     async with aclosing(find(retrieval.session, search, None, [])) as pages:
         items = [item async for page in pages for item in page]
     if not items:

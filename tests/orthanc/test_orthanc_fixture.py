@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -42,12 +44,14 @@ def test_wants_credentials(orthanc: OrthancServer) -> None:
         assert client.get(f"{orthanc.url}/studies").status_code == 401
 
 
-def test_keeps_its_files_over_a_restart(orthanc: OrthancServer) -> None:
+@pytest.mark.usefixtures("orthanc_process")  # which says what is missing
+def test_keeps_its_files_over_a_restart(tmp_path: Path) -> None:
     files = study_files(1)
-    with orthanc.client() as client:
-        store(client, orthanc, multipart_related(list(files.values())))
-    orthanc.stop()
-    with pytest.raises(httpx.ConnectError):
-        orthanc.instance_uids()
-    orthanc.start()
-    assert orthanc.instance_uids() == set(files)
+    with OrthancServer(tmp_path) as orthanc:  # its own: one that a test starts ends with the test
+        with orthanc.client() as client:
+            store(client, orthanc, multipart_related(list(files.values())))
+        orthanc.stop()
+        with pytest.raises(httpx.ConnectError):
+            orthanc.instance_uids()
+        orthanc.start()
+        assert orthanc.instance_uids() == set(files)
