@@ -151,6 +151,6 @@ def verdict_of(outcome: Outcome) -> ItemVerdict:
         reason = Reason.CONNECTION
     elif outcome.status is Status.UNREADABLE and (outcome.reason or "").startswith(CANNOT_ANONYMIZE):
         reason = Reason.ANONYMIZE
-    if outcome.status is Status.UNCONFIRMED and (outcome.reason or "").startswith(TWO_PATIENTS):
+    elif outcome.status is Status.UNCONFIRMED and (outcome.reason or "").startswith(TWO_PATIENTS):
         reason = Reason.TWO_PATIENTS
     return ItemVerdict(found.state, int(reason), found.temporary or outcome.temporary)

@@ -17,6 +17,7 @@ from postdicom_async.dicom.anonymize.identities import PatientRows
 from postdicom_async.dicom.digest import DataSetDigest
 from postdicom_async.dicom.header import InstanceHeader, read_header
 from postdicom_async.dicom.sameness import Difference, differences
+from postdicom_async.dicomweb.store_answer import TWO_PATIENTS
 from postdicom_async.disk.files import Unusable
 from postdicom_async.disk.sources import Usable
 from postdicom_async.jobs.compare_bytes import Verified, VerifyFinding, digest_of, verify_bytes
@@ -410,3 +411,9 @@ def test_what_cannot_be_anonymised_has_a_reason_of_its_own() -> None:
     outcome = Outcome("", result.status, reason=result.reason)
     assert verdict_of(outcome) == (State.FAILED, Reason.ANONYMIZE, False)
     assert verdict_of(Outcome("", Status.UNREADABLE, reason="it is cut off")).reason == Reason.UNREADABLE
+
+
+def test_what_an_archive_has_under_two_patients_has_a_reason_of_its_own() -> None:
+    twofold = Outcome("", Status.UNCONFIRMED, reason=f"{TWO_PATIENTS}, and may return it under none")
+    assert verdict_of(twofold) == (State.UNCONFIRMED, Reason.TWO_PATIENTS, False)
+    assert verdict_of(Outcome("", Status.UNCONFIRMED)).reason == Reason.NOT_CONFIRMED
