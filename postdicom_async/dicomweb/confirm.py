@@ -13,7 +13,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import anyio
 
@@ -30,8 +30,12 @@ from postdicom_async.transfer.comparing import COMPARED_WHOLE, compared
 from postdicom_async.transfer.outcomes import Gathered
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable
+
     from postdicom_async.disk.sources import Usable
     from postdicom_async.results import InstanceUids
+
+_Answer = TypeVar("_Answer")
 
 _OPERATION = "confirm"
 _LOOK_AFTER = (0.0, 1.0, 3.0)  # seconds to wait before each check of the archive
@@ -119,6 +123,27 @@ class Confirmation:
         return finding
 
 
+class _AskedOnce(Generic[_Answer]):
+    """Answers about the studies of an upload, the latest: each is asked for once, and who wants it meanwhile waits."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, _Answer] = {}
+        self._asking: dict[Hashable, anyio.Lock] = {}
+
+    async def answer(self, about: Hashable, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Return the answer, from before or from ``ask``."""
+        if about not in self._known:
+            async with self._asking.setdefault(about, anyio.Lock()):
+                if about not in self._known:
+                    answer = await ask()
+                    if len(self._known) >= _MOST_STUDIES:
+                        del self._known[next(iter(self._known))]
+                    self._known[about] = answer
+                    self._asking.pop(about, None)
+                return self._known[about]
+        return self._known[about]
+
+
 class OnePatient:
     """Whether the archive has the studies of one upload under one Patient ID each, asked after something was stored.
 
@@ -129,8 +154,7 @@ class OnePatient:
 
     def __init__(self, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
-        self._known: dict[tuple[str, bytes | None, bool], bool] = {}
-        self._asking: dict[tuple[str, bytes | None, bool], anyio.Lock] = {}
+        self._broken: _AskedOnce[bool] = _AskedOnce()
 
     async def is_broken(self, instance: Usable, *, sent: bool) -> bool:
         """Whether the study of an instance is listed under more than one; an archive that cannot say is believed.
@@ -138,16 +162,7 @@ class OnePatient:
         ``sent`` tells what is asked after storing from what was asked before.
         """
         study = instance.header.uids.study_instance_uid
-        key = study, instance.patient_id, sent
-        if key not in self._known:
-            async with self._asking.setdefault(key, anyio.Lock()):  # other batches of the study wait for the answer
-                if key not in self._known:
-                    is_broken = await self._ask(study)
-                    if len(self._known) >= _MOST_STUDIES:
-                        del self._known[next(iter(self._known))]
-                    self._known[key] = is_broken
-                    self._asking.pop(key, None)
-        return self._known.get(key, False)
+        return await self._broken.answer((study, instance.patient_id, sent), partial(self._ask, study))
 
     async def _ask(self, study: str) -> bool:
         with suppress(PostdicomError):
@@ -163,8 +178,7 @@ class Present:
         self._retrieval = retrieval
         self._confirmation = confirmation
         self._one_patient = one_patient
-        self._known: dict[str, int] = {}  # the number of a study's list, 0 if it excludes nothing
-        self._asking: dict[str, anyio.Lock] = {}
+        self._numbers: _AskedOnce[int] = _AskedOnce()  # of a study's list, 0 if it excludes nothing
         self._asked = 0
         self._scratch = Scratch()
         self._series: ScratchMap[str] = ScratchMap(self._scratch)  # by number and SOP Instance UID
@@ -188,15 +202,10 @@ class Present:
 
     async def _lists(self, uids: InstanceUids) -> bool:
         study = uids.study_instance_uid
-        if study not in self._known:
-            async with self._asking.setdefault(study, anyio.Lock()):  # other instances of the study wait for the list
-                if study not in self._known:
-                    await self._ask(study)
-                    self._asking.pop(study, None)
-        number = self._known.get(study, 0)
+        number = await self._numbers.answer(study, partial(self._ask, study))
         return number > 0 and self._series.get((number, uids.sop_instance_uid)) == uids.series_instance_uid
 
-    async def _ask(self, study: str) -> None:
+    async def _ask(self, study: str) -> int:
         self._asked += 1
         number, found = self._asked, False
         # Without a list everything is sent; if the archive cannot be worked with, sending will show it.
@@ -206,9 +215,7 @@ class Present:
                     for _, series, instance in some:
                         self._series.put((number, instance), series)
                 found = True
-        if len(self._known) >= _MOST_STUDIES:
-            del self._known[next(iter(self._known))]
-        self._known[study] = number if found else 0
+        return number if found else 0
 
     def close(self) -> None:
         """Discard the lists."""
