@@ -49,7 +49,7 @@ _USUAL_CUTS: Final = frozenset({12, 25, 16, 32, 64, 128, 256, 512, 1024, 2048, 4
 class FoundStudy(NamedTuple):
     """A study: its UID, its date as YYYYMMDD or "", and its number of instances, None if unknown.
 
-    ``patients`` is 2 where the archive, asked for this study alone, lists it under more than one Patient ID.
+    ``patients`` is 2 or more where the archive is seen to list it under more than one Patient ID.
     """
 
     uid: str
@@ -246,7 +246,7 @@ def _told_apart(page: list[DicomJson], here: Marks) -> tuple[list[FoundStudy], l
     new: list[FoundStudy] = []
     again: list[FoundStudy] = []
     for item in page:
-        one, patient = _found(item), crc32(_patient_of(item).encode("utf-8", "surrogatepass"))
+        one, patient = _found(item), crc32(_text(item, _PATIENT_ID).encode("utf-8", "surrogatepass"))
         mark = one.uid.encode()
         if here.add(mark, patient):
             new.append(one)
@@ -299,7 +299,7 @@ async def ask_study(retrieval: Retrieval, study: str) -> FoundStudy | None:
     found = _found(items[0])
     if found.uid != study:
         raise ProtocolError("the archive answers with another study", operation=_OPERATION)
-    patients = {_patient_of(item) for item in items if _found(item).uid == study}
+    patients = {_text(item, _PATIENT_ID) for item in items if _found(item).uid == study}
     # each of two entries counts only its own instances: then no count says that all is there
     return found._replace(patients=len(patients), instances=found.instances if len(patients) == 1 else None)
 
@@ -319,14 +319,14 @@ def _search(retrieval: Retrieval, pairs: Pairs, *, limit: int | None = None) -> 
     return replace(query_to_act_on(retrieval, _OPERATION, path, pairs, key=STUDY_UID, limit=limit), private=private)
 
 
-def _patient_of(item: DicomJson) -> str:
-    return str(first_value(item, _PATIENT_ID) or "").strip("\0 ")
+def _text(item: DicomJson, tag: str) -> str:
+    return str(first_value(item, tag) or "").strip("\0 ")
 
 
 def _found(item: DicomJson) -> FoundStudy:
-    uid = str(first_value(item, STUDY_UID) or "").strip("\0 ")
+    uid = _text(item, STUDY_UID)
     if not is_uid(uid):
         raise ProtocolError("the archive lists a study without a valid UID", operation=_OPERATION)
-    date = str(first_value(item, _DATE) or "").strip("\0 ").replace(".", "")
+    date = _text(item, _DATE).replace(".", "")
     is_date = len(date) == 8 and date.isascii() and date.isdigit()
     return FoundStudy(uid, date if is_date else "", as_count(first_value(item, _COUNT)))

@@ -48,8 +48,8 @@ class ListedStudy(NamedTuple):
         uid: its Study Instance UID.
         date: StudyDate as YYYYMMDD, "" where it has none.
         instances: how many instances it has, None where the end does not say.
-        patients: 2 where the end, asked for this study alone, has it under more than one Patient ID, and so may give
-            it under none.
+        patients: 2 or more where the end is seen to have it under more than one Patient ID, and so may give it under
+            none.
     """
 
     uid: str
