@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_FORMULAS = frozenset("=+-@＝＋－＠")  # noqa: RUF001 - the full-width ones begin formulas too
+_FORMULAS = tuple("=+-@＝＋－＠")  # noqa: RUF001 - the full-width ones begin formulas too
 _SPLITS = re.compile(r"([;\t\r\n])")
 """What some spreadsheets split a line at, whatever the file's own separator is; quotes do not keep them from it."""
-_MUST_BE_LOOKED_AT = re.compile(r'^[=+\-@＝＋－＠]|[,;"\t\r\n]')  # noqa: RUF001 - as above
 _MUST_BE_QUOTED = re.compile(r'[,;"\t\r\n]')
 
 
@@ -25,10 +24,10 @@ def _cell(value: object) -> str:
     text = "" if value is None else str(value)
     if not text.isprintable():
         text = "".join(map(_shown, text))
-    if not _MUST_BE_LOOKED_AT.search(text):  # nearly all, in reports of millions of lines
-        return text
-    text = _harmless(text)
-    return '"{}"'.format(text.replace('"', '""')) if _MUST_BE_QUOTED.search(text) else text
+    is_quoted = _MUST_BE_QUOTED.search(text)
+    if is_quoted or text.startswith(_FORMULAS):  # hardly any, in reports of millions of lines
+        text = _harmless(text)
+    return '"{}"'.format(text.replace('"', '""')) if is_quoted else text
 
 
 def _shown(char: str) -> str:
@@ -45,7 +44,7 @@ def _harmless(text: str) -> str:
 def _no_formula(piece: str) -> str:
     """Return a piece of a text with an apostrophe in front of what could begin a formula, quotes before it left out."""
     begins = piece.lstrip('"')
-    if begins[:1] not in _FORMULAS or _is_number(piece):
+    if not begins.startswith(_FORMULAS) or _is_number(piece):
         return piece
     return f"{piece[: len(piece) - len(begins)]}'{begins}"
 
