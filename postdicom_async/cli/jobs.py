@@ -24,7 +24,7 @@ from postdicom_async.cli.job_run import JobOutput, Picture, counts_text, documen
 from postdicom_async.cli.loop import run_async
 from postdicom_async.cli.options import AllowedHosts, AsJson, Common
 from postdicom_async.cli.paths import given_path
-from postdicom_async.jobs import SETTLED, Eta, Reason, State
+from postdicom_async.jobs import SETTLED, Eta, State, is_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,9 +148,6 @@ def _of_this_run(pacing: Pacing, machines: Machines) -> dict[str, Any]:
     return {"pace": pacing.pace(), "patience": pacing.patience * 3600, "ask": asking(), "scheduler": machines.given()}
 
 
-_OF_AN_ANSWER = 1000  # from here on a reason is an HTTP status or a code of a store's answer
-
-
 def retry(
     job: JobName,
     pacing: Pacing,
@@ -169,7 +166,7 @@ def retry(
     if not failed:
         raise UsageError("give --failed; --reason narrows it", operation="retry")
     for number in reason or ():
-        if number not in set(Reason) and number < _OF_AN_ANSWER:
+        if not is_reason(number):
             raise UsageError(f"--reason: no reason has the number {number}; postdicom jobs show {job} names them")
     begin = partial(jobs.retry, job, reasons=reason, **_of_this_run(pacing, machines))
     return run_job(begin, JobOutput(common.quiet, as_json))

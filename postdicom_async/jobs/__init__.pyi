@@ -26,5 +26,6 @@ from postdicom_async.jobs.preview import StudyPlan as StudyPlan
 from postdicom_async.jobs.states import SETTLED as SETTLED
 from postdicom_async.jobs.states import Reason as Reason
 from postdicom_async.jobs.states import State as State
+from postdicom_async.jobs.states import is_reason as is_reason
 from postdicom_async.jobs.states import reason_text as reason_text
 from postdicom_async.jobs.summary import Summary as Summary

@@ -236,7 +236,9 @@ class Job:
                 self._room.clear()
 
 
-def pace_ends(source: End, target: End, pace: Pace, elsewhere: DaskDispatcher | None, on_event: OnEvent | None) -> None:
+def pace_ends(
+    source: End, target: End, pace: Pace, elsewhere: DaskDispatcher | None = None, on_event: OnEvent | None = None
+) -> None:
     """Limit the rate of both ends' requests, before they are opened; ``on_event`` is told of these."""
     request = pace.request if elsewhere is None else paced_here(pace, elsewhere)
     for end in (source, target):

@@ -17,7 +17,7 @@ from postdicom_async.errors import PostdicomError
 from postdicom_async.jobs.context import Context, Unlisted, plan_study
 from postdicom_async.jobs.deleting import DeletePhase
 from postdicom_async.jobs.discovery import DiscoverPhase
-from postdicom_async.jobs.ends.archive import ArchiveEnd
+from postdicom_async.jobs.job import pace_ends
 from postdicom_async.jobs.ledger.file import connected, explained_by_sqlite
 from postdicom_async.jobs.ledger.ledger import Ledger
 from postdicom_async.jobs.ledger.schema import Stage
@@ -85,9 +85,8 @@ async def preview(
             opening = Ledger.create(path, facts)
         ledger = await stack.enter_async_context(await opening)
         outages = Outages(ends.source, ends.target, patience=OutagePatience(outage=0.0), unreached=unreached_in(ledger))
+        pace_ends(ends.source, ends.target, pace)
         for end in (ends.source, ends.target):
-            if isinstance(end, ArchiveEnd):
-                end.pace_requests(pace.request)
             await stack.enter_async_context(end)
         context = Context(ledger, ends.source, ends.target, options, outages, lambda _: None)
         await begin_run(context)

@@ -109,6 +109,11 @@ def reason_code(*, status: int | None = None, dicom: int | None = None) -> int:
     return _DICOM + dicom if dicom is not None else _HTTP + (status or 0)
 
 
+def is_reason(code: int) -> bool:
+    """Return whether a number is that of a reason: one of `Reason`, an HTTP status, or a code of a store's answer."""
+    return code >= _HTTP or code in set(Reason)
+
+
 def reason_text(code: int) -> str:
     """Return a reason in words; unknown numbers of a newer version as such."""
     if code >= _DICOM:

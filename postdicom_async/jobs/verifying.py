@@ -78,11 +78,9 @@ class VerifyPhase:
             ledger.set_stage(study.id, Stage.VERIFIED)
             return
         self._settle(study, [row for row in known if row not in listed], Reason.NOT_LISTED)
-        if is_twofold:
+        if is_twofold:  # what is listed of it cannot be retrieved, and proves nothing
             self._settle(study, listed.intersection(known), Reason.TWO_PATIENTS)
-            ledger.note_verified(study.id, 0)
-            ledger.set_stage(study.id, Stage.VERIFIED)
-            return
+            listed = set()
         # The target may have stored instances whose request broke off: if it lists them now, they need not be sent
         # again.
         for state, there in ((State.UNCONFIRMED, State.DONE), (State.FAILED, State.PRESENT)):
